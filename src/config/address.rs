@@ -1,0 +1,388 @@
+//! Address blocks: CIDRs, single addresses, and the named sets of well-known load balancers.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::document::quoted;
+use super::problem::closest;
+
+/// A named set of address blocks, written `@name` in `ipBlocks`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamedSet {
+    /// The name, with its `@`.
+    pub name: &'static str,
+    /// What the addresses are.
+    pub meaning: &'static str,
+    /// Where the list comes from and when it was read; address lists change.
+    pub source: &'static str,
+    /// Whether anybody can become a customer and send requests from these addresses, so that the address alone
+    /// doesn't say whose traffic it is.
+    pub shared_edge: bool,
+    /// The blocks.
+    pub blocks: &'static [&'static str],
+}
+
+/// Every named set.
+pub const NAMED_SETS: &[NamedSet] = &[
+    NamedSet {
+        name: "@private",
+        meaning: "private, shared (100.64.0.0/10), link-local and loopback addresses",
+        source: "RFC 1918, RFC 6598, RFC 3927, RFC 1122, RFC 4193, RFC 4291",
+        shared_edge: false,
+        blocks: &[
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "100.64.0.0/10",
+            "169.254.0.0/16",
+            "127.0.0.0/8",
+            "fc00::/7",
+            "fe80::/10",
+            "::1/128",
+        ],
+    },
+    NamedSet {
+        name: "@cloudflare",
+        meaning: "Cloudflare's edge",
+        source: "Cloudflare's published ips-v4 and ips-v6 lists, as known in November 2026",
+        shared_edge: true,
+        blocks: &[
+            "173.245.48.0/20",
+            "103.21.244.0/22",
+            "103.22.200.0/22",
+            "103.31.4.0/22",
+            "141.101.64.0/18",
+            "108.162.192.0/18",
+            "190.93.240.0/20",
+            "188.114.96.0/20",
+            "197.234.240.0/22",
+            "198.41.128.0/17",
+            "162.158.0.0/15",
+            "104.16.0.0/13",
+            "104.24.0.0/14",
+            "172.64.0.0/13",
+            "131.0.72.0/22",
+            "2400:cb00::/32",
+            "2606:4700::/32",
+            "2803:f800::/32",
+            "2405:b500::/32",
+            "2405:8100::/32",
+            "2a06:98c0::/29",
+            "2c0f:f248::/32",
+        ],
+    },
+    NamedSet {
+        name: "@google-cloud",
+        meaning: "Google Cloud's external load balancers and health probes",
+        source: "Google Cloud's load balancing documentation, as known in November 2026",
+        shared_edge: true,
+        blocks: &["130.211.0.0/22", "35.191.0.0/16"],
+    },
+    NamedSet {
+        name: "@fastly",
+        meaning: "Fastly's edge",
+        source: "Fastly's public-ip-list, as of October 2025",
+        shared_edge: true,
+        blocks: &[
+            "23.235.32.0/20",
+            "43.249.72.0/22",
+            "103.244.50.0/24",
+            "103.245.222.0/23",
+            "103.245.224.0/24",
+            "104.156.80.0/20",
+            "140.248.64.0/18",
+            "140.248.128.0/17",
+            "146.75.0.0/17",
+            "151.101.0.0/16",
+            "157.52.64.0/18",
+            "167.82.0.0/17",
+            "167.82.128.0/20",
+            "167.82.160.0/20",
+            "167.82.224.0/20",
+            "172.111.64.0/18",
+            "185.31.16.0/22",
+            "199.27.72.0/21",
+            "199.232.0.0/16",
+            "2a04:4e40::/32",
+            "2a04:4e42::/32",
+        ],
+    },
+];
+
+/// One entry of `ipBlocks`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IpBlock {
+    /// A CIDR or a single address; IPv4-mapped IPv6 is stored as the IPv4 block it equals.
+    Net(IpNet),
+    /// A named set.
+    Set(&'static NamedSet),
+}
+
+impl IpBlock {
+    /// The networks of this entry.
+    #[must_use]
+    pub fn nets(&self) -> Vec<IpNet> {
+        match self {
+            IpBlock::Net(net) => vec![*net],
+            IpBlock::Set(set) => set
+                .blocks
+                .iter()
+                .filter_map(|block| block.parse().ok())
+                .collect(),
+        }
+    }
+}
+
+impl std::fmt::Display for IpBlock {
+    /// The form that [`parse`] reads back: single addresses without their prefix length.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            IpBlock::Net(net) if net.prefix_len() == net.max_prefix_len() => {
+                write!(f, "{}", net.addr())
+            }
+            IpBlock::Net(net) => write!(f, "{net}"),
+            IpBlock::Set(set) => f.write_str(set.name),
+        }
+    }
+}
+
+/// Reads one entry of `ipBlocks`.
+///
+/// # Errors
+/// What is wrong and what to write instead.
+pub(crate) fn parse(text: &str) -> Result<IpBlock, (String, Option<String>)> {
+    let shown = quoted(text);
+    if text.starts_with('@') {
+        return named(text)
+            .map(IpBlock::Set)
+            .ok_or_else(|| unknown_set(text));
+    }
+    let example = || {
+        Some(
+            "write a CIDR such as 10.0.12.0/24, an address, or a named set such as @private".into(),
+        )
+    };
+    let Some((address, length)) = text.split_once('/') else {
+        return match IpAddr::from_str(text) {
+            Ok(address) => Ok(IpBlock::Net(IpNet::from(address.to_canonical()))),
+            Err(_)
+                if NAMED_SETS
+                    .iter()
+                    .any(|set| set.name.strip_prefix('@') == Some(text)) =>
+            {
+                Err((
+                    format!("{shown} is not an address"),
+                    Some(format!("did you mean \"@{text}\"?")),
+                ))
+            }
+            Err(_) => Err((
+                format!("{shown} is not an address or CIDR{}", why_not(text)),
+                example(),
+            )),
+        };
+    };
+    let Ok(ip) = IpAddr::from_str(address) else {
+        return Err((
+            format!(
+                "{shown} is not a CIDR: {} is not an address{}",
+                quoted(address),
+                why_not(address)
+            ),
+            example(),
+        ));
+    };
+    let longest = if ip.is_ipv4() { 32 } else { 128 };
+    let length: u8 = match length.parse() {
+        Ok(bits) if bits <= longest && length.bytes().all(|b| b.is_ascii_digit()) => bits,
+        _ if IpAddr::from_str(length).is_ok() => {
+            return Err((
+                format!("{shown} has a netmask where a prefix length belongs"),
+                Some(format!("write for example {address}/24")),
+            ));
+        }
+        _ => {
+            return Err((
+                format!(
+                    "{shown}: the prefix length {} is not a number from 0 to {longest}",
+                    quoted(length)
+                ),
+                example(),
+            ));
+        }
+    };
+    let Ok(net) = IpNet::new(ip, length) else {
+        return Err((format!("{shown} is not a CIDR"), example()));
+    };
+    let network = net.trunc();
+    if network.addr() != ip {
+        return Err((
+            format!("{shown} has host bits set"),
+            Some(format!(
+                "did you mean {network}? A single address is written without a prefix length: {ip}"
+            )),
+        ));
+    }
+    Ok(IpBlock::Net(canonical(network)))
+}
+
+/// The set of that name, `@` included.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static NamedSet> {
+    NAMED_SETS.iter().find(|set| set.name == name)
+}
+
+fn unknown_set(text: &str) -> (String, Option<String>) {
+    let names = || NAMED_SETS.iter().map(|set| set.name);
+    let help = match closest(text, names()) {
+        Some(name) => format!("did you mean {name}?"),
+        None => format!(
+            "the named sets are {}",
+            names().collect::<Vec<_>>().join(", ")
+        ),
+    };
+    (format!("{} is not a named set", quoted(text)), Some(help))
+}
+
+/// An IPv4-mapped IPv6 block (`::ffff:10.0.0.0/104`) as the IPv4 block it equals.
+fn canonical(net: IpNet) -> IpNet {
+    const MAPPED_BITS: u8 = 96;
+    match net {
+        IpNet::V6(v6) if v6.prefix_len() >= MAPPED_BITS => match v6.addr().to_ipv4_mapped() {
+            Some(v4) => Ipv4Net::new(v4, v6.prefix_len() - MAPPED_BITS).map_or(net, IpNet::V4),
+            None => net,
+        },
+        IpNet::V6(_) | IpNet::V4(_) => net,
+    }
+}
+
+/// What people often write that an address can't be.
+fn why_not(text: &str) -> &'static str {
+    if text.contains('*') {
+        ": wildcards are not understood"
+    } else if text.contains('-') {
+        ": ranges are not understood"
+    } else if text.contains(',') {
+        ": write each block as its own list entry"
+    } else if text.starts_with('[') || (text.matches(':').count() == 1) {
+        ": leave out brackets and ports"
+    } else if text.trim() != text {
+        ": it has spaces around it"
+    } else if text.split('.').count() == 4 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+    {
+        ": each part is a number from 0 to 255 without leading zeros"
+    } else if text.bytes().any(|b| b.is_ascii_alphabetic()) && text.contains('.') {
+        ": host names are not looked up"
+    } else {
+        ""
+    }
+}
+
+/// Whether these networks together cover every IPv4 or every IPv6 address, and which.
+pub(crate) fn covers_everybody(nets: &[IpNet]) -> Option<&'static str> {
+    let v4: Vec<Ipv4Net> = nets
+        .iter()
+        .filter_map(|net| match net {
+            IpNet::V4(net) => Some(*net),
+            IpNet::V6(_) => None,
+        })
+        .collect();
+    let v6: Vec<Ipv6Net> = nets
+        .iter()
+        .filter_map(|net| match net {
+            IpNet::V6(net) => Some(*net),
+            IpNet::V4(_) => None,
+        })
+        .collect();
+    // `::ffff:0:0/96` is the whole of IPv4 as well; a wider IPv6 block that holds it counts too, because an
+    // IPv4 peer is only ever looked up among IPv4 blocks: those blocks don't match it, so they don't count.
+    if Ipv4Net::aggregate(&v4)
+        .iter()
+        .any(|net| net.prefix_len() == 0)
+    {
+        return Some("every IPv4 address");
+    }
+    // Global unicast is 2000::/3: a list that covers it trusts the whole internet, ::/0 or not.
+    let internet = Ipv6Net::aggregate(&v6).iter().any(|net| {
+        net.prefix_len() == 0
+            || (net.prefix_len() <= 3
+                && net.contains(&std::net::Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0)))
+    });
+    internet.then_some("every public IPv6 address")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        match parse(text) {
+            Ok(IpBlock::Net(net)) => net,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_named_block_is_a_valid_cidr() {
+        for set in NAMED_SETS {
+            for block in set.blocks {
+                assert!(
+                    parse(block).is_ok(),
+                    "{} {block}: {:?}",
+                    set.name,
+                    parse(block)
+                );
+            }
+            assert_eq!(IpBlock::Set(set).nets().len(), set.blocks.len());
+        }
+    }
+
+    #[test]
+    fn an_ipv4_mapped_block_is_its_ipv4_block() {
+        assert_eq!(net("::ffff:10.0.0.0/104"), net("10.0.0.0/8"));
+        assert_eq!(net("::ffff:10.0.0.7"), net("10.0.0.7"));
+    }
+
+    #[test]
+    fn host_bits_name_the_network_meant() {
+        let (message, help) = parse("10.0.0.1/8").expect_err("host bits");
+        assert_eq!(message, "\"10.0.0.1/8\" has host bits set");
+        assert!(help.expect("help").contains("did you mean 10.0.0.0/8?"));
+    }
+
+    #[test]
+    fn what_is_no_block_says_why() {
+        for (text, part) in [
+            ("10.0.0.0/33", "not a number from 0 to 32"),
+            ("10.0.0.0/+8", "not a number"),
+            ("10.0.0.0/255.0.0.0", "netmask"),
+            ("10.0.*.*", "wildcards"),
+            ("10.0.0.1-10.0.0.9", "ranges"),
+            ("10.0.0.1,10.0.0.2", "its own list entry"),
+            ("10.0.0.1:80", "ports"),
+            ("[::1]", "brackets"),
+            (" 10.0.0.1", "spaces"),
+            ("10.0.0.256", "0 to 255"),
+            ("lb.example.com", "host names"),
+            ("@cloudfare", "not a named set"),
+            ("private", "not an address"),
+            ("", "not an address"),
+        ] {
+            let (message, _) = parse(text).expect_err(text);
+            assert!(message.contains(part), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn everybody_is_judged_on_the_union() {
+        let nets = |list: &[&str]| list.iter().map(|text| net(text)).collect::<Vec<_>>();
+        assert!(covers_everybody(&nets(&["0.0.0.0/1", "128.0.0.0/1"])).is_some());
+        assert!(covers_everybody(&nets(&["0.0.0.0/0"])).is_some());
+        assert!(covers_everybody(&nets(&["::/0"])).is_some());
+        assert!(covers_everybody(&nets(&["2000::/4", "3000::/4"])).is_some());
+        assert!(covers_everybody(&nets(&["::ffff:0.0.0.0/96"])).is_some());
+        assert!(covers_everybody(&nets(&["0.0.0.0/1", "128.0.0.0/2"])).is_none());
+        assert!(covers_everybody(&nets(&["10.0.0.0/8", "fc00::/7"])).is_none());
+    }
+}

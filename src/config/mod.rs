@@ -1,0 +1,105 @@
+//! The plugin configuration: its text, what is wrong with it, and what it means.
+//!
+//! ```
+//! use trusted_lb::config;
+//!
+//! let text = r#"{"trustedLoadBalancers": [{
+//!     "name": "public-alb",
+//!     "match": {"ipBlocks": ["10.0.12.0/24"]},
+//!     "forwardedProto": {"default": "https"}
+//! }]}"#;
+//! let loaded = config::load(text.as_bytes());
+//! assert!(loaded.config.is_some());
+//!
+//! let wrong = config::load(br#"{"trustedLoadBalancer": []}"#);
+//! assert_eq!(
+//!     wrong.problems[0].to_string(),
+//!     "trustedLoadBalancer: there is no such field (did you mean trustedLoadBalancers?)",
+//! );
+//! ```
+
+mod address;
+mod document;
+mod duration;
+mod headers;
+mod model;
+mod parse;
+mod problem;
+mod read;
+mod warnings;
+
+pub use address::{NAMED_SETS, named};
+pub use document::Node;
+pub use model::*;
+pub use problem::{Problem, Severity};
+
+use problem::{Path, Problems};
+
+/// What became of a configuration's text.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration, unless it has an error.
+    pub config: Option<Config>,
+    /// Everything that is wrong with it, errors and warnings, in the order of the text.
+    pub problems: Vec<Problem>,
+}
+
+impl Loaded {
+    /// The problems that refuse the configuration.
+    pub fn errors(&self) -> impl Iterator<Item = &Problem> {
+        self.of(Severity::Error)
+    }
+
+    /// The problems that don't.
+    pub fn warnings(&self) -> impl Iterator<Item = &Problem> {
+        self.of(Severity::Warning)
+    }
+
+    fn of(&self, severity: Severity) -> impl Iterator<Item = &Problem> {
+        self.problems
+            .iter()
+            .filter(move |problem| problem.severity == severity)
+    }
+}
+
+/// Reads a configuration from JSON text, as Envoy hands it over.
+#[must_use]
+pub fn load(text: &[u8]) -> Loaded {
+    let problems = Problems::default();
+    if text.iter().all(u8::is_ascii_whitespace) {
+        problems.error_with_help(
+            Path::Root,
+            "the configuration is empty",
+            "write at least `trustedLoadBalancers` or `defaults`; in a WasmPlugin they belong under `pluginConfig`",
+        );
+    } else {
+        match serde_json::from_slice::<Node>(text) {
+            Ok(node) => return load_document(&node),
+            Err(error) => problems.error(
+                Path::Root,
+                format!("the configuration is not valid JSON: {error}"),
+            ),
+        }
+    }
+    Loaded {
+        config: None,
+        problems: problems.into_vec(),
+    }
+}
+
+/// Reads a configuration from a document that is parsed already.
+#[must_use]
+pub fn load_document(node: &Node) -> Loaded {
+    let problems = Problems::default();
+    let config = parse::config(node, &problems);
+    if let Some(config) = &config {
+        if !problems.any_error() {
+            warnings::find(config, &problems);
+        }
+    }
+    let refused = problems.any_error();
+    Loaded {
+        config: config.filter(|_| !refused),
+        problems: problems.into_vec(),
+    }
+}

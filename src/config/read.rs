@@ -1,0 +1,255 @@
+//! Reading values out of a [`Node`] tree: each reader reports what is wrong where it stands and goes on, so that one
+//! pass finds everything.
+
+use super::document::{Node, quoted};
+use super::problem::{Path, Problems, closest};
+
+/// One value, where it stands, and where its problems go.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'a> {
+    pub(crate) node: &'a Node,
+    pub(crate) path: &'a Path<'a>,
+    pub(crate) problems: &'a Problems,
+}
+
+/// The fields of an object, checked against the names that are known there.
+#[derive(Clone, Copy)]
+pub(crate) struct Fields<'a> {
+    at: At<'a>,
+}
+
+impl<'a> At<'a> {
+    pub(crate) fn error(&self, message: impl Into<String>) {
+        self.problems.error(self.path, message);
+    }
+
+    pub(crate) fn error_with_help(&self, message: impl Into<String>, help: impl Into<String>) {
+        self.problems.error_with_help(self.path, message, help);
+    }
+
+    /// Reports that this value is of the wrong kind.
+    pub(crate) fn wrong_kind(&self, wanted: &str, example: &str) {
+        let found = match self.node {
+            Node::Text(_) | Node::Number(_) | Node::Bool(_) => {
+                format!("{} is {}", self.node.shown(), self.node.kind())
+            }
+            other => format!("this is {}", other.kind()),
+        };
+        self.error_with_help(
+            format!("{found}, {wanted} belongs here"),
+            format!("write for example {example}"),
+        );
+    }
+
+    /// The value as an object with these fields; others are reported.
+    pub(crate) fn object(self, known: &[&str], example: &str) -> Option<Fields<'a>> {
+        let Node::Object(fields) = self.node else {
+            self.wrong_kind("an object", example);
+            return None;
+        };
+        for (index, (name, _)) in fields.iter().enumerate() {
+            let here = Path::Field(self.path, name);
+            if !known.contains(&name.as_str()) {
+                let help = match closest(name, known.iter().copied()) {
+                    Some(word) => format!("did you mean {word}?"),
+                    None => format!("the fields here are {}", known.join(", ")),
+                };
+                self.problems
+                    .error_with_help(here, "there is no such field", help);
+            } else if fields
+                .iter()
+                .take(index)
+                .any(|(earlier, _)| earlier == name)
+            {
+                self.problems.error(here, "this field is written twice");
+            }
+        }
+        Some(Fields { at: self })
+    }
+
+    /// Every entry of a list, read with `read`; entries with problems are left out.
+    pub(crate) fn list<T>(
+        self,
+        example: &str,
+        mut read: impl FnMut(At<'_>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let Node::List(items) = self.node else {
+            self.wrong_kind("a list", example);
+            return None;
+        };
+        let mut values = Vec::with_capacity(items.len());
+        for (index, node) in items.iter().enumerate() {
+            let path = Path::Item(self.path, index);
+            let item = At {
+                node,
+                path: &path,
+                problems: self.problems,
+            };
+            values.extend(read(item));
+        }
+        Some(values)
+    }
+
+    /// A list that holds at least one entry and none twice.
+    pub(crate) fn set<T: PartialEq>(
+        self,
+        example: &str,
+        mut read: impl FnMut(At<'_>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        if matches!(self.node, Node::List(items) if items.is_empty()) {
+            self.error_with_help(
+                "an empty list matches nothing",
+                format!("leave the field out, or write for example {example}"),
+            );
+            return None;
+        }
+        self.distinct(example, &mut read)
+    }
+
+    /// A list, perhaps empty, that holds no entry twice.
+    pub(crate) fn distinct<T: PartialEq>(
+        self,
+        example: &str,
+        mut read: impl FnMut(At<'_>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let mut seen: Vec<T> = Vec::new();
+        self.list(example, |item| {
+            let value = read(item)?;
+            if seen.contains(&value) {
+                item.error("this entry is in the list already");
+            } else {
+                seen.push(value);
+            }
+            Some(())
+        })?;
+        Some(seen)
+    }
+
+    pub(crate) fn text(self, example: &str) -> Option<&'a str> {
+        match self.node {
+            Node::Text(text) => Some(text),
+            _ => {
+                self.wrong_kind("a string", example);
+                None
+            }
+        }
+    }
+
+    /// A string with something in it.
+    pub(crate) fn some_text(self, example: &str) -> Option<&'a str> {
+        let text = self.text(example)?;
+        if text.is_empty() {
+            self.error_with_help("this is empty", format!("write for example {example}"));
+            return None;
+        }
+        Some(text)
+    }
+
+    pub(crate) fn boolean(self) -> Option<bool> {
+        match self.node {
+            Node::Bool(value) => Some(*value),
+            _ => {
+                self.wrong_kind("true or false", "true, without quotes");
+                None
+            }
+        }
+    }
+
+    /// A whole number in a range. Envoy hands numbers over as doubles: `2.0` is 2.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub(crate) fn whole(self, what: &str, least: u32, most: u32) -> Option<u32> {
+        let example = least.max(1).to_string();
+        let Node::Number(number) = self.node else {
+            self.wrong_kind(what, &format!("{example}, without quotes"));
+            return None;
+        };
+        if number.fract() != 0.0 || *number < f64::from(least) || *number > f64::from(most) {
+            self.error(format!("{number} is not {what} from {least} to {most}"));
+            return None;
+        }
+        Some(*number as u32)
+    }
+
+    /// One of these words.
+    pub(crate) fn word<T: Copy>(self, words: &[(&str, T)]) -> Option<T> {
+        let all = || {
+            words
+                .iter()
+                .map(|(word, _)| *word)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let Node::Text(text) = self.node else {
+            self.wrong_kind("a word", &all());
+            return None;
+        };
+        if let Some((_, value)) = words.iter().find(|(word, _)| word == text) {
+            return Some(*value);
+        }
+        let help = match closest(text, words.iter().map(|(word, _)| *word)) {
+            Some(word) => format!("did you mean {word}?"),
+            None => format!("write one of {}", all()),
+        };
+        self.error_with_help(format!("{} is not understood", quoted(text)), help);
+        None
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// Whether the field is written.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.at.node.get(name).is_some()
+    }
+
+    /// The names of the fields that are written.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self.at.node, Node::Object(fields) if fields.is_empty())
+    }
+
+    /// Reads a field where it is written. `null` is an error: it says neither a value nor the default.
+    pub(crate) fn optional<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(At<'_>) -> Option<T>,
+    ) -> Option<T> {
+        let node = self.at.node.get(name)?;
+        let path = Path::Field(self.at.path, name);
+        let at = At {
+            node,
+            path: &path,
+            problems: self.at.problems,
+        };
+        if *node == Node::Null {
+            at.error_with_help(
+                "this field has no value",
+                "write one, or leave the field out for its default",
+            );
+            return None;
+        }
+        read(at)
+    }
+
+    /// Reads a field that has to be there.
+    pub(crate) fn required<T>(
+        &self,
+        name: &str,
+        example: &str,
+        read: impl FnOnce(At<'_>) -> Option<T>,
+    ) -> Option<T> {
+        if self.has(name) {
+            return self.optional(name, read);
+        }
+        self.at.error_with_help(
+            format!("{name} is missing"),
+            format!("write for example {example}"),
+        );
+        None
+    }
+
+    /// The place of one of the fields, for a problem that is about it.
+    pub(crate) fn error_at(&self, name: &str, message: impl Into<String>, help: impl Into<String>) {
+        self.at
+            .problems
+            .error_with_help(Path::Field(self.at.path, name), message, help);
+    }
+}

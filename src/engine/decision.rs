@@ -1,0 +1,77 @@
+//! What was decided about one request, as plain data.
+
+use super::peer::Peer;
+use crate::config::Scheme;
+
+/// What becomes of one request, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision<'a> {
+    /// Who sent it, where a rule had to know.
+    pub peer: Option<Peer>,
+    /// The position of the rule that trusts the peer; nothing where none does.
+    pub rule: Option<usize>,
+    /// The position of the route whose overrides apply; nothing where the defaults do.
+    pub route: Option<usize>,
+    /// The client's scheme as the upstream is told it; nothing where x-forwarded-proto stays as it is.
+    pub forwarded_proto: Option<Scheme>,
+    /// Where that scheme comes from.
+    pub because: Because<'a>,
+    /// What to do to the request's headers, in this order.
+    pub operations: Vec<Operation<'a>>,
+    /// What is worth counting.
+    pub notes: Notes,
+}
+
+/// Where the scheme comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because<'a> {
+    /// A trusted load balancer's signal says so.
+    Signal {
+        /// The header that spoke.
+        header: &'a str,
+    },
+    /// The rule's default: no signal is present, or the one that is can't be understood.
+    Default {
+        /// The header that can't be understood.
+        unusable: Option<&'a str>,
+    },
+    /// The peer is not trusted, and the connection to the gateway is what it is.
+    Connection,
+    /// The peer is not trusted, and the configuration says `http` for such.
+    UntrustedHttp,
+    /// The peer is not trusted, and the configuration keeps what is there.
+    Kept,
+}
+
+/// One change to the request's headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation<'a> {
+    /// The header has this value from now on, on one line, whether it was there or not.
+    Set {
+        /// The header.
+        name: &'a str,
+        /// Its value.
+        value: &'a str,
+    },
+    /// The header is gone, all its lines.
+    Remove {
+        /// The header, as it came.
+        name: &'a [u8],
+    },
+}
+
+/// What is worth counting about a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[allow(clippy::struct_excessive_bools)] // Independent yes-or-no answers, one counter each.
+pub struct Notes {
+    /// An untrusted peer claimed something about the scheme, and that was overridden or removed.
+    pub forged_claim: bool,
+    /// `:scheme` changes.
+    pub scheme_rewritten: bool,
+    /// A timeout is written.
+    pub timeout: bool,
+    /// Retries are written, or switched off.
+    pub retries: bool,
+    /// A number that the request brought was larger than the configuration allows.
+    pub capped: bool,
+}

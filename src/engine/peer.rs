@@ -1,0 +1,274 @@
+//! Who the direct peer is. Trust rests on this, so every doubt ends in "unknown".
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use super::facts::Lines;
+
+/// Who sent the request to the gateway, as far as that can be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// The direct peer has this address. IPv4-mapped IPv6 addresses have their IPv4 form.
+    Known(IpAddr),
+    /// It can't be told, so nobody is trusted by address.
+    Unknown(PeerProblem),
+}
+
+impl Peer {
+    /// The address, where it is known.
+    #[must_use]
+    pub fn address(self) -> Option<IpAddr> {
+        match self {
+            Peer::Known(address) => Some(address),
+            Peer::Unknown(_) => None,
+        }
+    }
+}
+
+/// Why the peer's address can't be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerProblem {
+    /// `source.address` has no IP address: a Unix socket, an internal listener, or Envoy didn't say.
+    NotAnAddress,
+    /// `source.address` has port 0: Envoy took it from a header, which anybody may have sent.
+    FromHeader,
+    /// There is no x-forwarded-for entry to compare or read.
+    NoForwardedFor,
+    /// The right-most x-forwarded-for entry is not an address.
+    BadForwardedFor,
+    /// `source.address` and the right-most x-forwarded-for entry name different addresses.
+    Disagreement,
+    /// The helper header is absent: the gateway's early header mutation is missing.
+    NoHelper,
+    /// The helper header came on several lines: somebody besides the early header mutation wrote it.
+    SeveralHelpers,
+    /// The helper header doesn't begin with the token: somebody else wrote it.
+    WrongToken,
+    /// What follows the token in the helper header is not an address.
+    BadHelper,
+}
+
+impl PeerProblem {
+    /// Whether another `peerAddress` would probably tell the peer: worth a line in the log.
+    #[must_use]
+    pub fn is_ambiguous(self) -> bool {
+        !matches!(self, PeerProblem::NotAnAddress)
+    }
+
+    /// What the operator should look at.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            PeerProblem::NotAnAddress => {
+                "peers without an IP address can only be trusted by header or certificate"
+            }
+            PeerProblem::FromHeader | PeerProblem::Disagreement => {
+                "where numTrustedProxies (xff_num_trusted_hops) is at least 1 write peerAddress: forwardedFor; \
+                 behind the PROXY protocol, original_ip_detection or use_remote_address: false write \
+                 peerAddress: header:NAME with an early header mutation"
+            }
+            PeerProblem::NoForwardedFor | PeerProblem::BadForwardedFor => {
+                "Envoy appends the peer to x-forwarded-for only with use_remote_address on and skip_xff_append off; \
+                 with skip_xff_append on and no trusted hops write peerAddress: source"
+            }
+            PeerProblem::NoHelper
+            | PeerProblem::SeveralHelpers
+            | PeerProblem::WrongToken
+            | PeerProblem::BadHelper => {
+                "the early header mutation has to remove this header, then write the token, a space and \
+                 %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
+            }
+        }
+    }
+}
+
+impl fmt::Display for PeerProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PeerProblem::NotAnAddress => "source.address has no IP address",
+            PeerProblem::FromHeader => "source.address was taken from a header (its port is 0)",
+            PeerProblem::NoForwardedFor => "there is no x-forwarded-for",
+            PeerProblem::BadForwardedFor => {
+                "the right-most x-forwarded-for entry is not an address"
+            }
+            PeerProblem::Disagreement => {
+                "source.address and the right-most x-forwarded-for entry differ"
+            }
+            PeerProblem::NoHelper => "the helper header is absent",
+            PeerProblem::SeveralHelpers => "the helper header came on several lines",
+            PeerProblem::WrongToken => "the helper header doesn't begin with the token",
+            PeerProblem::BadHelper => "the helper header has no address after the token",
+        })
+    }
+}
+
+/// Reads `source.address`: the address of a direct peer has a port.
+#[inline]
+pub(crate) fn from_source(value: Option<&[u8]>) -> Peer {
+    let Some(value) = value else {
+        return Peer::Unknown(PeerProblem::NotAnAddress);
+    };
+    match socket_address(value) {
+        Some(address) if address.port() == 0 => Peer::Unknown(PeerProblem::FromHeader),
+        Some(address) => Peer::Known(address.ip().to_canonical()),
+        None => Peer::Unknown(PeerProblem::NotAnAddress),
+    }
+}
+
+/// Reads the right-most entry of x-forwarded-for, which Envoy merges into one line.
+#[inline]
+pub(crate) fn from_forwarded_for(lines: Lines<'_>) -> Peer {
+    let value = match lines {
+        Lines::None => return Peer::Unknown(PeerProblem::NoForwardedFor),
+        Lines::One(value) => value,
+        Lines::Several => return Peer::Unknown(PeerProblem::BadForwardedFor),
+    };
+    let last = value.rsplit(|byte| *byte == b',').next().unwrap_or(value);
+    match ip(last.trim_ascii()) {
+        Some(address) => Peer::Known(address),
+        None => Peer::Unknown(PeerProblem::BadForwardedFor),
+    }
+}
+
+/// Believes `source.address` only where x-forwarded-for agrees.
+#[inline]
+pub(crate) fn agreed(source: Peer, forwarded_for: Lines<'_>) -> Peer {
+    let Peer::Known(address) = source else {
+        return source;
+    };
+    match from_forwarded_for(forwarded_for) {
+        Peer::Known(other) if other == address => source,
+        Peer::Known(_) => Peer::Unknown(PeerProblem::Disagreement),
+        problem @ Peer::Unknown(_) => problem,
+    }
+}
+
+/// Reads a helper header: `TOKEN ADDRESS`.
+pub(crate) fn from_helper(lines: Lines<'_>, token: &super::secret::Secret) -> Peer {
+    let value = match lines {
+        Lines::None => return Peer::Unknown(PeerProblem::NoHelper),
+        Lines::One(value) => value,
+        Lines::Several => return Peer::Unknown(PeerProblem::SeveralHelpers),
+    };
+    match token.strip_from(value) {
+        None => Peer::Unknown(PeerProblem::WrongToken),
+        Some(rest) => ip(rest).map_or(Peer::Unknown(PeerProblem::BadHelper), Peer::Known),
+    }
+}
+
+/// An address without port or brackets.
+fn ip(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    text.parse::<IpAddr>()
+        .ok()
+        .map(|address| address.to_canonical())
+}
+
+fn socket_address(text: &[u8]) -> Option<SocketAddr> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::secret::Secret;
+
+    fn known(address: &str) -> Peer {
+        Peer::Known(address.parse().expect("address"))
+    }
+
+    #[test]
+    fn source_address_needs_a_port() {
+        assert_eq!(from_source(Some(b"10.0.0.7:41234")), known("10.0.0.7"));
+        assert_eq!(
+            from_source(Some(b"[2001:db8::1]:41234")),
+            known("2001:db8::1")
+        );
+        assert_eq!(from_source(Some(b"[::ffff:10.0.0.7]:1")), known("10.0.0.7"));
+        assert_eq!(
+            from_source(Some(b"10.0.0.7:0")),
+            Peer::Unknown(PeerProblem::FromHeader)
+        );
+        for junk in [
+            &b"10.0.0.7"[..],
+            b"/run/envoy.sock",
+            b"",
+            b"envoy://x/",
+            b"10.0.0.7:99999",
+            b"\xff:1",
+        ] {
+            assert_eq!(
+                from_source(Some(junk)),
+                Peer::Unknown(PeerProblem::NotAnAddress)
+            );
+        }
+        assert_eq!(from_source(None), Peer::Unknown(PeerProblem::NotAnAddress));
+    }
+
+    #[test]
+    fn the_right_most_entry_is_the_peer() {
+        for (value, peer) in [
+            ("10.0.0.7", known("10.0.0.7")),
+            ("1.2.3.4, 10.0.0.7", known("10.0.0.7")),
+            ("1.2.3.4,10.0.0.7 ", known("10.0.0.7")),
+            ("1.2.3.4, ::ffff:10.0.0.7", known("10.0.0.7")),
+            ("10.0.0.7,", Peer::Unknown(PeerProblem::BadForwardedFor)),
+            ("10.0.0.7:4444", Peer::Unknown(PeerProblem::BadForwardedFor)),
+            ("[::1]", Peer::Unknown(PeerProblem::BadForwardedFor)),
+            ("unknown", Peer::Unknown(PeerProblem::BadForwardedFor)),
+        ] {
+            assert_eq!(
+                from_forwarded_for(Lines::One(value.as_bytes())),
+                peer,
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn auto_believes_nothing_that_disagrees() {
+        let source = from_source(Some(b"10.0.0.7:41234"));
+        assert_eq!(
+            agreed(source, Lines::One(b"1.1.1.1,10.0.0.7")),
+            known("10.0.0.7")
+        );
+        assert_eq!(
+            agreed(source, Lines::One(b"10.0.0.8")),
+            Peer::Unknown(PeerProblem::Disagreement)
+        );
+        assert_eq!(
+            agreed(source, Lines::None),
+            Peer::Unknown(PeerProblem::NoForwardedFor)
+        );
+        // use_remote_address: false, or hops with skip_xff_append: both say what the client wrote; the port tells.
+        let forged = from_source(Some(b"10.0.0.7:0"));
+        assert_eq!(
+            agreed(forged, Lines::One(b"10.0.0.7")),
+            Peer::Unknown(PeerProblem::FromHeader)
+        );
+    }
+
+    #[test]
+    fn a_helper_is_believed_with_its_token_only() {
+        let token = Secret::new("s3cret");
+        assert_eq!(
+            from_helper(Lines::One(b"s3cret 10.0.0.7"), &token),
+            known("10.0.0.7")
+        );
+        for (lines, problem) in [
+            (Lines::None, PeerProblem::NoHelper),
+            (Lines::Several, PeerProblem::SeveralHelpers),
+            (Lines::One(b"10.0.0.7"), PeerProblem::WrongToken),
+            (Lines::One(b"wrong! 10.0.0.7"), PeerProblem::WrongToken),
+            (Lines::One(b"s3cret10.0.0.7"), PeerProblem::WrongToken),
+            (Lines::One(b"s3cret"), PeerProblem::WrongToken),
+            (Lines::One(b"s3cret -"), PeerProblem::BadHelper),
+            (
+                Lines::One(b"s3cret 10.0.0.7, 1.1.1.1"),
+                PeerProblem::BadHelper,
+            ),
+        ] {
+            assert_eq!(from_helper(lines, &token), Peer::Unknown(problem));
+        }
+    }
+}

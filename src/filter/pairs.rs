@@ -1,0 +1,95 @@
+//! A header map as the proxy-wasm host serializes it, read in place.
+//!
+//! The number of pairs, then for each pair the sizes of its name and value, all as 32-bit little-endian numbers; then
+//! for each pair name, NUL, value, NUL.
+
+/// The pairs in `buffer`. Where the buffer contradicts itself, they end.
+pub(super) fn pairs(buffer: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let (count, rest) = number(buffer).unwrap_or((0, &[]));
+    let (sizes, data) = count
+        .checked_mul(SIZES)
+        .and_then(|size| rest.split_at_checked(size))
+        .unwrap_or((&[], &[]));
+    Pairs { sizes, data }
+}
+
+const SIZES: usize = 8;
+
+struct Pairs<'b> {
+    sizes: &'b [u8],
+    data: &'b [u8],
+}
+
+impl<'b> Iterator for Pairs<'b> {
+    type Item = (&'b [u8], &'b [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let (name_size, sizes) = number(self.sizes)?;
+        let (value_size, sizes) = number(sizes)?;
+        let (name, data) = text(self.data, name_size)?;
+        let (value, data) = text(data, value_size)?;
+        self.sizes = sizes;
+        self.data = data;
+        Some((name, value))
+    }
+}
+
+#[inline]
+fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk::<4>()?;
+    usize::try_from(u32::from_le_bytes(*number))
+        .ok()
+        .map(|number| (number, rest))
+}
+
+#[inline]
+fn text(bytes: &[u8], size: usize) -> Option<(&[u8], &[u8])> {
+    let (text, rest) = bytes.split_at_checked(size)?;
+    let (_nul, rest) = rest.split_first()?;
+    Some((text, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serialized(list: &[(&[u8], &[u8])]) -> Vec<u8> {
+        let size = |bytes: &[u8]| u32::try_from(bytes.len()).expect("small").to_le_bytes();
+        let mut buffer = u32::try_from(list.len())
+            .expect("small")
+            .to_le_bytes()
+            .to_vec();
+        for (name, value) in list {
+            buffer.extend(size(name));
+            buffer.extend(size(value));
+        }
+        for (name, value) in list {
+            buffer.extend_from_slice(name);
+            buffer.push(0);
+            buffer.extend_from_slice(value);
+            buffer.push(0);
+        }
+        buffer
+    }
+
+    #[test]
+    fn what_the_host_wrote_is_read() {
+        let list: &[(&[u8], &[u8])] = &[
+            (b":path", b"/"),
+            (b"x-empty", b""),
+            (b"x-bytes", b"\xff\x00\xfe"),
+        ];
+        assert_eq!(pairs(&serialized(list)).collect::<Vec<_>>(), list);
+        assert_eq!(pairs(&serialized(&[])).count(), 0);
+    }
+
+    #[test]
+    fn a_buffer_cut_short_anywhere_is_read_as_far_as_it_goes() {
+        let whole = serialized(&[(b"a", b"1"), (b"b", b"2")]);
+        for size in 0..whole.len() {
+            assert!(pairs(&whole[..size]).count() < 2);
+        }
+        assert_eq!(pairs(&[0xff; 64]).count(), 0);
+    }
+}

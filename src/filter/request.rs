@@ -1,0 +1,119 @@
+//! One request in Envoy: the engine's questions become host calls, its decision becomes header operations.
+
+use std::cell::{Cell, OnceCell};
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+
+use super::counters::Counter;
+use super::host::{self, Status};
+use super::pairs::pairs;
+use super::root::Shared;
+use crate::config::Mode;
+use crate::engine::{Attribute, Decision, Engine, Operation, Peer, Request};
+
+/// The filter's view of one HTTP stream.
+pub(super) struct RequestFilter {
+    engine: Option<Rc<Engine>>,
+    shared: Rc<Shared>,
+}
+
+impl RequestFilter {
+    pub(super) fn new(engine: Option<Rc<Engine>>, shared: Rc<Shared>) -> Self {
+        Self { engine, shared }
+    }
+
+    fn count(&self, decision: &Decision<'_>) {
+        let counters = &self.shared.counters;
+        counters.count(if decision.rule.is_some() {
+            Counter::Trusted
+        } else {
+            Counter::Untrusted
+        });
+        let notes = decision.notes;
+        counters.count_if(notes.forged_claim, Counter::ForgedClaim);
+        counters.count_if(notes.scheme_rewritten, Counter::SchemeRewritten);
+        counters.count_if(notes.timeout, Counter::Timeout);
+        counters.count_if(notes.retries, Counter::Retries);
+        counters.count_if(notes.capped, Counter::Capped);
+        if let Some(Peer::Unknown(problem)) = decision.peer
+            && problem.is_ambiguous()
+        {
+            counters.count(Counter::PeerAmbiguous);
+            self.shared.warn_of_ambiguous_peer(problem);
+        }
+    }
+
+    fn apply(&self, operation: &Operation<'_>) {
+        let result = match operation {
+            Operation::Set { name, value } => host::set_request_header(name, value),
+            Operation::Remove { name } => host::remove_request_header(name),
+        };
+        if let Err(status) = result {
+            self.shared
+                .host_call_failed(&format!("{operation:?}"), status);
+        }
+    }
+}
+
+impl Context for RequestFilter {}
+
+impl HttpContext for RequestFilter {
+    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+        let Some(engine) = &self.engine else {
+            return Action::Continue;
+        };
+        let request = HostRequest {
+            headers: OnceCell::new(),
+            failure: Cell::new(None),
+        };
+        let decision = engine.decide(&request);
+        if let Some((call, status)) = request.failure.get() {
+            self.shared.host_call_failed(call, status);
+        }
+        self.count(&decision);
+        if log::log_enabled!(log::Level::Debug) {
+            let rule = decision
+                .rule
+                .map_or("nobody", |rule| engine.rule_name(rule));
+            let route = decision
+                .route
+                .map_or("defaults", |route| engine.route_name(route));
+            log::debug!("trusted as {rule:?}, route {route:?}: {decision:?}");
+        }
+        if engine.mode() == Mode::Enforce {
+            for operation in &decision.operations {
+                self.apply(operation);
+            }
+        }
+        Action::Continue
+    }
+}
+
+/// The request that the host is calling us about.
+struct HostRequest {
+    headers: OnceCell<Vec<u8>>,
+    /// The last host call that failed. What couldn't be read counts as absent, which nothing trusts.
+    failure: Cell<Option<(&'static str, Status)>>,
+}
+
+impl Request for HostRequest {
+    fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let buffer = self.headers.get_or_init(|| {
+            host::request_headers().unwrap_or_else(|status| {
+                self.failure
+                    .set(Some(("reading the request headers", status)));
+                Vec::new()
+            })
+        });
+        pairs(buffer)
+    }
+
+    fn attribute(&self, attribute: Attribute) -> Option<Vec<u8>> {
+        host::property(attribute.path()).unwrap_or_else(|status| {
+            self.failure.set(Some(("reading an attribute", status)));
+            None
+        })
+    }
+}
