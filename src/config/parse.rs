@@ -2,6 +2,7 @@
 
 use super::address::{self, covers_everybody};
 use super::document::{Node, quoted};
+#[allow(clippy::wildcard_imports)] // This is where every type of the model is made.
 use super::model::*;
 use super::problem::{Path, Problems, closest};
 use super::read::{At, Fields};
@@ -120,7 +121,7 @@ pub(crate) fn config(node: &Node, problems: &Problems) -> Option<Config> {
             })
             .unwrap_or_default(),
         forwarded_port: fields
-            .optional("forwardedPort", |at| at.boolean())
+            .optional("forwardedPort", boolean)
             .unwrap_or_default(),
         defaults: fields
             .optional("defaults", |at| {
@@ -190,7 +191,7 @@ fn trusted_load_balancer(at: At<'_>) -> Option<TrustedLoadBalancer> {
     )?;
     let name = fields.required("name", "name: public-alb", rule_name);
     let insecure_trust_anyone = fields
-        .optional("insecureTrustAnyone", |at| at.boolean())
+        .optional("insecureTrustAnyone", boolean)
         .unwrap_or_default();
     let matches = fields.required(
         "match",
@@ -580,7 +581,7 @@ fn retries(at: At<'_>) -> Option<Retries> {
                 reported(at, headers::name(at.text("x-retry")?))
             })
         }),
-        hedge_on_per_try_timeout: fields.optional("hedgeOnPerTryTimeout", |at| at.boolean()),
+        hedge_on_per_try_timeout: fields.optional("hedgeOnPerTryTimeout", boolean),
         methods: fields.optional("methods", |at| at.set("[GET, HEAD]", method)),
         idempotency_key: fields.optional("idempotencyKey", |at| {
             let text = at.text("idempotency-key")?;
@@ -734,6 +735,11 @@ fn virtual_service(at: At<'_>) -> Option<String> {
 }
 
 // ---- values ----
+
+/// A function of its own: a method can't be passed where every lifetime is asked for.
+fn boolean(at: At<'_>) -> Option<bool> {
+    at.boolean()
+}
 
 fn rule_name(at: At<'_>) -> Option<String> {
     let text = at.some_text("public-alb")?;
@@ -940,7 +946,7 @@ fn header_match(at: At<'_>) -> Option<HeaderMatch> {
         read("prefix", HeaderValueMatch::Prefix),
         read("suffix", HeaderValueMatch::Suffix),
         fields
-            .optional("present", |at| at.boolean())
+            .optional("present", boolean)
             .map(HeaderValueMatch::Present),
         fields
             .optional("fromEnv", env_names)

@@ -126,13 +126,11 @@ impl<'a> At<'a> {
     }
 
     pub(crate) fn text(self, example: &str) -> Option<&'a str> {
-        match self.node {
-            Node::Text(text) => Some(text),
-            _ => {
-                self.wrong_kind("a string", example);
-                None
-            }
-        }
+        let Node::Text(text) = self.node else {
+            self.wrong_kind("a string", example);
+            return None;
+        };
+        Some(text)
     }
 
     /// A string with something in it.
@@ -146,13 +144,11 @@ impl<'a> At<'a> {
     }
 
     pub(crate) fn boolean(self) -> Option<bool> {
-        match self.node {
-            Node::Bool(value) => Some(*value),
-            _ => {
-                self.wrong_kind("true or false", "true, without quotes");
-                None
-            }
-        }
+        let Node::Bool(value) = self.node else {
+            self.wrong_kind("true or false", "true, without quotes");
+            return None;
+        };
+        Some(*value)
     }
 
     /// A whole number in a range. Envoy hands numbers over as doubles: `2.0` is 2.
@@ -195,13 +191,13 @@ impl<'a> At<'a> {
     }
 }
 
-impl<'a> Fields<'a> {
+impl Fields<'_> {
     /// Whether the field is written.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.at.node.get(name).is_some()
     }
 
-    /// The names of the fields that are written.
+    /// Whether no field is written.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self.at.node, Node::Object(fields) if fields.is_empty())
     }

@@ -1,6 +1,6 @@
 //! What works, but probably not as its author thinks.
 
-use super::model::*;
+use super::model::{Config, Policy, Retries, Timeout, UntrustedProto};
 use super::problem::Problems;
 
 /// Looks a configuration without errors through.

@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use std::ptr::null_mut;
+use std::ptr::{null_mut, slice_from_raw_parts_mut};
 
 /// What a host call answered instead of `Ok`: proxy-wasm's status number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,8 +139,8 @@ unsafe fn taken(data: *mut u8, size: usize) -> Vec<u8> {
     if data.is_null() || size == 0 {
         return Vec::new();
     }
-    // SAFETY: see above; a boxed slice of bytes has its length for capacity and an alignment of 1.
-    unsafe { Vec::from_raw_parts(data, size, size) }
+    // SAFETY: see above; this is the boxed slice that the SDK made.
+    unsafe { Box::from_raw(slice_from_raw_parts_mut(data, size)) }.into_vec()
 }
 
 /// Writes a line to the proxy's log. What can't be logged can't be reported either.
