@@ -71,7 +71,7 @@ pub(crate) fn parse(text: &str) -> Result<Millis, (String, String)> {
             .ok_or_else(|| wrong("it is too long"))?;
         rest = after;
     }
-    if micros % 1000 != 0 {
+    if !micros.is_multiple_of(1000) {
         return Err(wrong("Envoy's timeouts are whole milliseconds"));
     }
     let ms = micros / 1000;

@@ -92,10 +92,10 @@ pub fn load(text: &[u8]) -> Loaded {
 pub fn load_document(node: &Node) -> Loaded {
     let problems = Problems::default();
     let config = parse::config(node, &problems);
-    if let Some(config) = &config {
-        if !problems.any_error() {
-            warnings::find(config, &problems);
-        }
+    if let Some(config) = &config
+        && !problems.any_error()
+    {
+        warnings::find(config, &problems);
     }
     let refused = problems.any_error();
     Loaded {

@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# Builds, shows and tests trusted-lb. See `./build.sh help`.
+#
+# Everything that is fetched or made lies under target/ and dist/; nothing is installed into the system.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=scripts/common.sh
+. scripts/common.sh
+# shellcheck source=scripts/wasm-std.sh
+. scripts/wasm-std.sh
+# shellcheck source=scripts/envoy.sh
+. scripts/envoy.sh
+
+readonly MODULE=dist/trusted_lb.wasm
+
+usage() {
+    cat <<EOF
+usage: ./build.sh [COMMAND]
+
+  build [--quiet]     build the module into $MODULE (the default)
+  demo                show it working in a real Envoy, on this machine's loopback
+  test [ARGS...]      format, lints, and every test; ARGS go to cargo test
+  envoy [VERSION]     print the path of an Envoy binary (default $DEFAULT_ENVOY), downloading it first where needed;
+                      known to work: $KNOWN_ENVOYS
+  clean               remove what was built and fetched
+  help                this text
+
+The first run fetches what is missing into target/ and says so; later runs reuse it.
+EOF
+}
+
+cmd_build() {
+    local quiet=
+    case "${1-}" in
+    '') ;;
+    --quiet) quiet=1 ;;
+    *) fail "build doesn't know $1" "it takes --quiet only" ;;
+    esac
+    find_wasm_std
+    locked build build_module
+    [ -n "$quiet" ] || describe_module
+}
+
+build_module() {
+    local commit flags cargo_home=${CARGO_HOME:-$HOME/.cargo}
+    commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+    # No path of the machine that built it belongs into the module: the same sources give the same bytes anywhere.
+    flags="--remap-path-prefix=$PWD=/trusted-lb --remap-path-prefix=$cargo_home=/cargo"
+    local env=(CARGO_TARGET_DIR=target/module TRUSTED_LB_COMMIT="$commit" RUSTFLAGS="$flags")
+    [ -z "$wasm_rustc" ] || env+=(RUSTC="$wasm_rustc")
+    env "${env[@]}" cargo build --quiet --locked --release --lib --package trusted-lb --target "$WASM_TARGET" >&2
+    mkdir -p dist
+    local built="target/module/$WASM_TARGET/release/trusted_lb.wasm"
+    # Left alone where nothing changed: whoever watches the file sees changes only.
+    if ! cmp -s "$built" "$MODULE"; then
+        cp "$built" "$MODULE.part"
+        mv "$MODULE.part" "$MODULE"
+    fi
+}
+
+describe_module() {
+    local bytes
+    bytes=$(wc -c <"$MODULE")
+    printf '%s  %d KB (%d bytes)\n' "$MODULE" $(((bytes + 999) / 1000)) "$bytes"
+    printf 'sha256  %s\n' "$(sha256sum "$MODULE" | cut -d' ' -f1)"
+    printf 'std     %s\n' "$wasm_std_from"
+}
+
+cmd_demo() {
+    [ $# = 0 ] || fail "demo takes no arguments"
+    export_artifacts
+    cargo run --quiet --locked --package testkit --bin demo
+}
+
+# What demo and tests run, built or fetched first.
+export_artifacts() {
+    cmd_build --quiet
+    TRUSTED_LB_MODULE="$PWD/$MODULE"
+    TRUSTED_LB_ENVOY=$(envoy_binary "$DEFAULT_ENVOY")
+    export TRUSTED_LB_MODULE TRUSTED_LB_ENVOY
+}
+
+cmd_test() {
+    local began=$SECONDS
+    if cargo fmt --version >/dev/null 2>&1; then
+        step "format" cargo fmt --all --check
+    else
+        say "==> SKIPPED: cargo fmt is not installed, so the format is not checked"
+    fi
+    if cargo clippy --version >/dev/null 2>&1; then
+        step "lints" cargo clippy --quiet --workspace --all-targets --all-features --locked -- -D warnings
+    else
+        say "==> SKIPPED: cargo clippy is not installed, so lints are not checked"
+    fi
+    step "module and Envoy" export_artifacts
+    step "tests" cargo test --workspace --locked "$@"
+    say "all tests passed in $((SECONDS - began)) s"
+}
+
+step() {
+    local name=$1 began=$SECONDS
+    shift
+    say "==> $name"
+    "$@"
+    say "    $name: $((SECONDS - began)) s"
+}
+
+cmd_envoy() {
+    envoy_binary "${1-$DEFAULT_ENVOY}"
+}
+
+cmd_clean() {
+    rm -rf dist target
+}
+
+case "${1-build}" in
+build | demo | test | envoy | clean) "cmd_${1-build}" "${@:2}" ;;
+help | -h | --help) usage ;;
+*)
+    say "error: there is no command '$1'"
+    usage >&2
+    exit 2
+    ;;
+esac
