@@ -44,8 +44,8 @@ impl Node {
         match self {
             Node::Null => "null".to_owned(),
             Node::Bool(value) => value.to_string(),
-            Node::Number(value) => value.to_string(),
-            Node::Text(value) => quoted(value),
+            Node::Number(value) => Shown(*value).to_string(),
+            Node::Text(value) => quoted(value).to_string(),
             Node::List(_) => "a list".to_owned(),
             Node::Object(_) => "an object".to_owned(),
         }
@@ -65,13 +65,47 @@ impl Node {
 }
 
 /// `value` in double quotes with control characters escaped, at most 80 characters of it.
-pub(crate) fn quoted(value: &str) -> String {
-    const SHOWN: usize = 80;
-    if value.chars().count() <= SHOWN {
-        return format!("{value:?}");
+pub(crate) fn quoted(value: &str) -> Quoted<'_> {
+    Quoted(value)
+}
+
+/// A text as problems show it.
+#[derive(Clone, Copy)]
+pub(crate) struct Quoted<'v>(&'v str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 80;
+        f.write_str("\"")?;
+        for c in self.0.chars().take(SHOWN) {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                c if c.is_control() => write!(f, "\\u{{{:x}}}", u32::from(c))?,
+                c => write!(f, "{c}")?,
+            }
+        }
+        let more = self.0.chars().nth(SHOWN).is_some();
+        f.write_str(if more { "\"…" } else { "\"" })
     }
-    let head: String = value.chars().take(SHOWN).collect();
-    format!("{head:?}…")
+}
+
+/// A number as problems show it. The standard library's own way to print a fraction is larger than all of this
+/// module's numbers are worth.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown(pub(crate) f64);
+
+impl fmt::Display for Shown {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Saturates, and is only shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let thousandths = (self.0.abs() * 1000.0).round() as u64;
+        let sign = if self.0 < 0.0 { "-" } else { "" };
+        write!(f, "{sign}{}", thousandths / 1000)?;
+        match thousandths % 1000 {
+            0 => Ok(()),
+            part if part % 100 == 0 => write!(f, ".{}", part / 100),
+            part => write!(f, ".{part:03}"),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Node {

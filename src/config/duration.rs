@@ -1,5 +1,7 @@
 //! Durations as Istio writes them (Go's form): `15s`, `250ms`, `1m30s`, `1.5s`.
 
+use super::document::quoted;
+
 /// A whole number of milliseconds, which is what Envoy's `x-envoy-*-ms` headers carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Millis(pub u32);
@@ -23,7 +25,7 @@ const UNITS: &str = "h, m, s or ms";
 /// # Errors
 /// What is wrong, and what to write instead where that can be guessed.
 pub(crate) fn parse(text: &str) -> Result<Millis, (String, String)> {
-    let shown = super::document::quoted(text);
+    let shown = quoted(text);
     let wrong = |why: &str| (format!("{shown} is not a duration: {why}"), example());
     if text.is_empty() {
         return Err(wrong("it is empty"));
@@ -60,12 +62,13 @@ pub(crate) fn parse(text: &str) -> Result<Millis, (String, String)> {
             "d" => return Err(wrong("there is no unit for days, write 24h")),
             other => {
                 return Err(wrong(&format!(
-                    "{other:?} is not a unit; units are {UNITS}"
+                    "{} is not a unit; units are {UNITS}",
+                    quoted(other)
                 )));
             }
         };
         let part = scaled(number, micros_per_unit)
-            .ok_or_else(|| wrong(&format!("{number:?} is not a number")))?;
+            .ok_or_else(|| wrong(&format!("{} is not a number", quoted(number))))?;
         micros = micros
             .checked_add(part)
             .ok_or_else(|| wrong("it is too long"))?;

@@ -34,7 +34,7 @@ pub(crate) fn name(text: &str) -> Result<HeaderName, (String, String)> {
     }
     if let Some(bad) = text.chars().find(|c| !is_token(*c)) {
         return Err((
-            format!("{shown} is not a header name: {bad:?} can't be in one"),
+            format!("{shown} is not a header name: '{bad}' can't be in one"),
             help(),
         ));
     }

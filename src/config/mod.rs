@@ -28,6 +28,7 @@ mod problem;
 mod read;
 mod warnings;
 
+pub(crate) use address::Ranges;
 pub use address::{NAMED_SETS, named};
 pub use document::Node;
 pub use model::*;
@@ -68,16 +69,16 @@ pub fn load(text: &[u8]) -> Loaded {
     let problems = Problems::default();
     if text.iter().all(u8::is_ascii_whitespace) {
         problems.error_with_help(
-            Path::Root,
-            "the configuration is empty",
-            "write at least `trustedLoadBalancers` or `defaults`; in a WasmPlugin they belong under `pluginConfig`",
+            &Path::Root,
+            &"the configuration is empty",
+            &"write at least `trustedLoadBalancers` or `defaults`; in a WasmPlugin they belong under `pluginConfig`",
         );
     } else {
         match serde_json::from_slice::<Node>(text) {
             Ok(node) => return load_document(&node),
             Err(error) => problems.error(
-                Path::Root,
-                format!("the configuration is not valid JSON: {error}"),
+                &Path::Root,
+                &format_args!("the configuration is not valid JSON: {error}"),
             ),
         }
     }

@@ -1,7 +1,7 @@
 //! From a [`Node`] tree to a [`Config`]: one function per object of the configuration language, in its order.
 
 use super::address::{self, covers_everybody};
-use super::document::{Node, quoted};
+use super::document::{Node, Shown, quoted};
 #[allow(clippy::wildcard_imports)] // This is where every type of the model is made.
 use super::model::*;
 use super::problem::{Path, Problems, closest};
@@ -205,9 +205,9 @@ fn trusted_load_balancer(at: At<'_>) -> Option<TrustedLoadBalancer> {
     {
         fields.error_at(
             "match",
-            "nothing here tells the load balancer from anybody else: there is no ipBlocks, no header with a value \
+            &"nothing here tells the load balancer from anybody else: there is no ipBlocks, no header with a value \
              and no clientCertificate",
-            "add for example ipBlocks: [10.0.12.0/24]; whoever really wants to trust everybody writes \
+            &"add for example ipBlocks: [10.0.12.0/24]; whoever really wants to trust everybody writes \
              insecureTrustAnyone: true beside match",
         );
     }
@@ -251,8 +251,8 @@ fn load_balancer_match(at: At<'_>) -> Option<LoadBalancerMatch> {
     )?;
     if fields.is_empty() {
         at.error_with_help(
-            "an empty match would trust everybody",
-            "write for example ipBlocks: [10.0.12.0/24]",
+            &"an empty match would trust everybody",
+            &"write for example ipBlocks: [10.0.12.0/24]",
         );
         return None;
     }
@@ -316,25 +316,28 @@ fn client_certificate(at: At<'_>) -> Option<ClientCertificate> {
     let fields = at.object(&["uriSans", "dnsSans", "sha256"], example)?;
     if fields.is_empty() {
         at.error_with_help(
-            "an empty clientCertificate would accept every certificate",
-            format!("write for example {example}"),
+            &"an empty clientCertificate would accept every certificate",
+            &format_args!("write for example {example}"),
         );
         return None;
     }
-    let texts = |name, example: &str| {
+    let sans = |name, example: &str| {
         fields
-            .optional(name, |at| {
-                at.set(example, |at| at.some_text(example).map(str::to_owned))
-            })
+            .optional(name, |at| at.set(example, subject_alternative_name))
             .unwrap_or_default()
     };
     Some(ClientCertificate {
-        uri_sans: texts("uriSans", "[\"spiffe://cluster.local/ns/edge/sa/lb\"]"),
-        dns_sans: texts("dnsSans", "[origin-pull.example.net]"),
+        uri_sans: sans("uriSans", "[\"spiffe://cluster.local/ns/edge/sa/lb\"]"),
+        dns_sans: sans("dnsSans", "[origin-pull.example.net]"),
         sha256: fields
             .optional("sha256", |at| at.set("[\"64 hex digits\"]", digest))
             .unwrap_or_default(),
     })
+}
+
+fn subject_alternative_name(at: At<'_>) -> Option<String> {
+    let text = at.some_text("origin-pull.example.net")?;
+    Some(text.to_owned())
 }
 
 fn digest(at: At<'_>) -> Option<String> {
@@ -347,8 +350,8 @@ fn digest(at: At<'_>) -> Option<String> {
         .collect();
     if bare.len() != 64 || !bare.bytes().all(|b| b.is_ascii_hexdigit()) {
         at.error_with_help(
-            format!("{} is not a SHA-256 digest", quoted(text)),
-            "write the certificate's fingerprint, 64 hex digits, with or without colons",
+            &format_args!("{} is not a SHA-256 digest", quoted(text)),
+            &"write the certificate's fingerprint, 64 hex digits, with or without colons",
         );
         return None;
     }
@@ -366,10 +369,7 @@ fn forwarded_proto(at: At<'_>) -> Option<ForwardedProto> {
         ])
     });
     if !fields.has("default") && from.as_ref().is_none_or(Vec::is_empty) && !fields.has("from") {
-        at.error_with_help(
-            "neither a signal nor a default tells the scheme here",
-            "write {default: https} where every client of this load balancer uses https, or name its signals in from",
-        );
+        at.error_with_help(&"neither a signal nor a default tells the scheme here", &"write {default: https} where every client of this load balancer uses https, or name its signals in from");
         return None;
     }
     Some(ForwardedProto {
@@ -411,8 +411,8 @@ fn named_signal(at: At<'_>, text: &str) -> Option<Signal> {
         ),
     };
     at.error_with_help(
-        format!("{} is not a signal whose form is known", quoted(text)),
-        help,
+        &format_args!("{} is not a signal whose form is known", quoted(text)),
+        &help,
     );
     None
 }
@@ -448,8 +448,8 @@ fn custom_signal(at: At<'_>) -> Option<Signal> {
     };
     if !fields.has("https") && !fields.has("http") {
         at.error_with_help(
-            "no value of this header means anything",
-            "write https: [...], the values that mean https, or http: [...]",
+            &"no value of this header means anything",
+            &"write https: [...], the values that mean https, or http: [...]",
         );
         return None;
     }
@@ -461,11 +461,11 @@ fn custom_signal(at: At<'_>) -> Option<Signal> {
         SignalForm::Values { https, http } => https
             .iter()
             .find(|value| http.contains(value))
-            .map(|value| quoted(value)),
+            .map(|value| quoted(value).to_string()),
         _ => None,
     };
     if let Some(value) = both {
-        at.error(format!("{value} means both https and http"));
+        at.error(&format_args!("{value} means both https and http"));
         return None;
     }
     Some(Signal { name, form })
@@ -503,10 +503,7 @@ fn untrusted(at: At<'_>) -> Option<Untrusted> {
 fn removed_header(at: At<'_>) -> Option<HeaderName> {
     let name = reported(at, headers::removable_name(at.text("x-forwarded-ssl")?))?;
     if name.as_str() == "x-forwarded-proto" {
-        at.error_with_help(
-            "x-forwarded-proto is never removed: without it Envoy answers 404 where httpsRedirect is on",
-            "it is overwritten for untrusted peers; see untrusted.forwardedProto",
-        );
+        at.error_with_help(&"x-forwarded-proto is never removed: without it Envoy answers 404 where httpsRedirect is on", &"it is overwritten for untrusted peers; see untrusted.forwardedProto");
         return None;
     }
     Some(name)
@@ -542,8 +539,8 @@ fn retries(at: At<'_>) -> Option<Retries> {
             return Some(Retries::Inherit);
         }
         at.error_with_help(
-            format!("{} is not understood", quoted(text)),
-            format!("write {RETRIES_EXAMPLE}"),
+            &format_args!("{} is not understood", quoted(text)),
+            &format_args!("write {RETRIES_EXAMPLE}"),
         );
         return None;
     }
@@ -601,9 +598,10 @@ fn retries(at: At<'_>) -> Option<Retries> {
 
 fn retry_word(at: At<'_>, words: &[&str], what: &str) -> Option<String> {
     if let Node::Number(code) = at.node {
+        let code = Shown(*code);
         at.error_with_help(
-            format!("{code} is a status code"),
-            format!("write it under statusCodes: [{code}]"),
+            &format_args!("{code} is a status code"),
+            &format_args!("write it under statusCodes: [{code}]"),
         );
         return None;
     }
@@ -625,7 +623,7 @@ fn retry_word(at: At<'_>, words: &[&str], what: &str) -> Option<String> {
     } else {
         format!("write one of {}", words.join(", "))
     };
-    at.error_with_help(format!("{} is not a {what}", quoted(text)), help);
+    at.error_with_help(&format_args!("{} is not a {what}", quoted(text)), &help);
     None
 }
 
@@ -645,8 +643,8 @@ fn route(at: At<'_>) -> Option<Route> {
     let policy = policy(&fields);
     if !POLICY_FIELDS.iter().any(|name| fields.has(name)) && !fields.has("forwardedProto") {
         at.error_with_help(
-            "this route changes nothing",
-            "write for example timeout: 5m, or take the route out",
+            &"this route changes nothing",
+            &"write for example timeout: 5m, or take the route out",
         );
     }
     Some(Route {
@@ -676,8 +674,8 @@ fn route_match(at: At<'_>) -> Option<RouteMatch> {
     )?;
     if fields.is_empty() {
         at.error_with_help(
-            "an empty match would hold for every request",
-            "put what is meant for every request under defaults",
+            &"an empty match would hold for every request",
+            &"put what is meant for every request under defaults",
         );
         return None;
     }
@@ -706,8 +704,8 @@ fn name_pattern(at: At<'_>) -> Option<NamePattern> {
     };
     if bare.contains('*') || bare.is_empty() {
         at.error_with_help(
-            format!("{}: a * stands at the end of a name only", quoted(text)),
-            "write a name such as uploads, or the beginning of one such as uploads-*",
+            &format_args!("{}: a * stands at the end of a name only", quoted(text)),
+            &"write a name such as uploads, or the beginning of one such as uploads-*",
         );
         return None;
     }
@@ -726,8 +724,8 @@ fn virtual_service(at: At<'_>) -> Option<String> {
     });
     if !valid {
         at.error_with_help(
-            format!("{} is not a VirtualService", quoted(text)),
-            "write its namespace and name, such as shop/checkout",
+            &format_args!("{} is not a VirtualService", quoted(text)),
+            &"write its namespace and name, such as shop/checkout",
         );
         return None;
     }
@@ -745,8 +743,8 @@ fn rule_name(at: At<'_>) -> Option<String> {
     let text = at.some_text("public-alb")?;
     if text.len() > 128 || text.chars().any(char::is_control) {
         at.error_with_help(
-            format!("{} is not a name", quoted(text)),
-            "write a short name without control characters, such as public-alb",
+            &format_args!("{} is not a name", quoted(text)),
+            &"write a short name without control characters, such as public-alb",
         );
         return None;
     }
@@ -755,9 +753,10 @@ fn rule_name(at: At<'_>) -> Option<String> {
 
 fn millis(at: At<'_>) -> Option<Millis> {
     if let Node::Number(number) = at.node {
+        let number = Shown(*number);
         at.error_with_help(
-            format!("{number} has no unit"),
-            format!("write {number}s for seconds, or {number}ms for milliseconds"),
+            &format_args!("{number} has no unit"),
+            &format_args!("write {number}s for seconds, or {number}ms for milliseconds"),
         );
         return None;
     }
@@ -768,11 +767,11 @@ fn ip_block(at: At<'_>) -> Option<IpBlock> {
     match address::parse(at.text("10.0.12.0/24")?) {
         Ok(block) => Some(block),
         Err((message, Some(help))) => {
-            at.error_with_help(message, help);
+            at.error_with_help(&message, &help);
             None
         }
         Err((message, None)) => {
-            at.error(message);
+            at.error(&message);
             None
         }
     }
@@ -786,8 +785,8 @@ fn method(at: At<'_>) -> Option<String> {
     let text = at.some_text("GET")?;
     if text.bytes().any(|b| b.is_ascii_lowercase()) {
         at.error_with_help(
-            format!("{}: methods are case-sensitive", quoted(text)),
-            format!("write {}", text.to_ascii_uppercase()),
+            &format_args!("{}: methods are case-sensitive", quoted(text)),
+            &format_args!("write {}", text.to_ascii_uppercase()),
         );
         return None;
     }
@@ -796,8 +795,8 @@ fn method(at: At<'_>) -> Option<String> {
         .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b"-_.".contains(&b))
     {
         at.error_with_help(
-            format!("{} is not a method", quoted(text)),
-            "write one method per list entry, such as GET",
+            &format_args!("{} is not a method", quoted(text)),
+            &"write one method per list entry, such as GET",
         );
         return None;
     }
@@ -808,13 +807,15 @@ fn host(at: At<'_>) -> Option<HostPattern> {
     let text = at.some_text("shop.example.com, or \"*.example.com\"")?;
     let shown = quoted(text);
     let refuse = |why: &str, help: String| {
-        at.error_with_help(format!("{shown} is not a host: {why}"), help);
+        at.error_with_help(&format_args!("{shown} is not a host: {why}"), &help);
         None
     };
     if text == "*" {
         return Some(HostPattern::Any);
     }
-    if let Some((_, rest)) = text.split_once("://") {
+    if let Some((_, rest)) = text.split_once(':')
+        && let Some(rest) = rest.strip_prefix("//")
+    {
         return refuse("leave the scheme out", format!("write {rest}"));
     }
     let (wildcard, bare) = match text.strip_prefix('*') {
@@ -875,7 +876,7 @@ fn path(at: At<'_>) -> Option<PathPattern> {
             Some(prefix) => format!("write {{prefix: {}}}", prefix.trim_end_matches('/')),
             None => format!("write {{exact: {text}}} or {{prefix: {text}}}"),
         };
-        at.error_with_help("say how the path is matched", help);
+        at.error_with_help(&"say how the path is matched", &help);
         return None;
     }
     let fields = at.object(&["exact", "prefix", "suffix"], example)?;
@@ -898,27 +899,27 @@ fn path_text(at: At<'_>, text: &str, how: &str) -> Option<String> {
     let shown = quoted(text);
     if text.contains(['?', '#']) {
         at.error_with_help(
-            format!("{shown}: the query is not part of the path"),
-            "leave out everything from ? or # on",
+            &format_args!("{shown}: the query is not part of the path"),
+            &"leave out everything from ? or # on",
         );
         return None;
     }
     if how != "suffix" && !text.starts_with('/') {
         at.error_with_help(
-            format!("{shown}: a path begins with /"),
-            format!("write /{text}"),
+            &format_args!("{shown}: a path begins with /"),
+            &format_args!("write /{text}"),
         );
         return None;
     }
     if text.contains('*') {
         at.error_with_help(
-            format!("{shown}: * is not a wildcard here"),
-            "write {prefix: ...} without it",
+            &format_args!("{shown}: * is not a wildcard here"),
+            &"write {prefix: ...} without it",
         );
         return None;
     }
     if text.chars().any(|c| c.is_control() || c == ' ') {
-        at.error(format!(
+        at.error(&format_args!(
             "{shown}: a path has no spaces or control characters"
         ));
         return None;
@@ -961,7 +962,7 @@ fn header_match(at: At<'_>) -> Option<HeaderMatch> {
 
 fn header_value(at: At<'_>, text: &str) -> Option<String> {
     if let Some(why) = headers::value_problem(text) {
-        at.error(format!("{}: {why}", quoted(text)));
+        at.error(&format_args!("{}: {why}", quoted(text)));
         return None;
     }
     Some(text.to_owned())
@@ -981,11 +982,8 @@ fn env_name(at: At<'_>) -> Option<EnvName> {
         || text.starts_with(|c: char| c.is_ascii_digit())
     {
         // Not repeated: somebody may have written the secret itself here.
-        at.error_with_help(
-            "this is not the name of an environment variable",
-            "write a name such as ORIGIN_SECRET, and put the secret into the WasmPlugin's vmConfig.env or Envoy's \
-             vm_config.environment_variables",
-        );
+        at.error_with_help(&"this is not the name of an environment variable", &"write a name such as ORIGIN_SECRET, and put the secret into the WasmPlugin's vmConfig.env or Envoy's \
+             vm_config.environment_variables");
         return None;
     }
     Some(EnvName(text.to_owned()))
@@ -996,7 +994,7 @@ fn reported<T>(at: At<'_>, result: Result<T, (String, String)>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         Err((message, help)) => {
-            at.error_with_help(message, help);
+            at.error_with_help(&message, &help);
             None
         }
     }
@@ -1012,15 +1010,15 @@ fn exactly_one(at: At<'_>, fields: &Fields<'_>, kinds: &[&str], example: &str) -
         1 => Some(()),
         0 => {
             at.error_with_help(
-                format!("one of {} is missing", kinds.join(", ")),
-                format!("write for example {example}"),
+                &format_args!("one of {} is missing", kinds.join(", ")),
+                &format_args!("write for example {example}"),
             );
             None
         }
         _ => {
             at.error_with_help(
-                format!("{} can't stand together", written.join(" and ")),
-                "write one of them, and a list entry of its own for the other",
+                &format_args!("{} can't stand together", written.join(" and ")),
+                &"write one of them, and a list entry of its own for the other",
             );
             None
         }
@@ -1045,9 +1043,9 @@ fn unique_names(fields: &Fields<'_>, list: &str) {
             if let Some(first) = first.filter(|first| *first < index) {
                 let item = Path::Item(at.path, index);
                 at.problems.error_with_help(
-                    Path::Field(&item, "name"),
-                    format!("{} is the name of {list}[{first}] already", quoted(name)),
-                    "choose another name",
+                    &Path::Field(&item, "name"),
+                    &format_args!("{} is the name of {list}[{first}] already", quoted(name)),
+                    &"choose another name",
                 );
             }
         }
@@ -1063,15 +1061,15 @@ fn helpers_have_a_token(config: &Config, fields: &Fields<'_>) {
         if !in_peer && !in_signals && config.helper_token.is_some() {
             fields.error_at(
                 "helperToken",
-                "no helper header is read in this configuration",
-                "take it out, or read one with peerAddress: header:NAME or header:NAME in from",
+                &"no helper header is read in this configuration",
+                &"take it out, or read one with peerAddress: header:NAME or header:NAME in from",
             );
         }
     } else if in_peer || in_signals {
         fields.error_at(
             "helperToken",
-            "a helper header is read, and nothing proves that the gateway's own early header mutation wrote it",
-            "write helperToken: {fromEnv: TRUSTED_LB_TOKEN} and let the mutation write that token in front of the value",
+            &"a helper header is read, and nothing proves that the gateway's own early header mutation wrote it",
+            &"write helperToken: {fromEnv: TRUSTED_LB_TOKEN} and let the mutation write that token in front of the value",
         );
     }
 }
@@ -1115,13 +1113,9 @@ fn overwritten_signals(config: &Config, node: &Node, problems: &Problems) {
                     },
                 };
                 if name.is_some_and(|name| name.eq_ignore_ascii_case("x-forwarded-proto")) {
-                    problems.error_with_help(
-                        format!("{list}[{index}].forwardedProto.from[{position}]"),
-                        "Envoy has overwritten x-forwarded-proto before this filter sees it, with this peerAddress",
-                        "take it out and use default: https or another signal; where numTrustedProxies is at least 1 \
+                    problems.error_with_help(&format_args!("{list}[{index}].forwardedProto.from[{position}]"), &"Envoy has overwritten x-forwarded-proto before this filter sees it, with this peerAddress", &"take it out and use default: https or another signal; where numTrustedProxies is at least 1 \
                          write peerAddress: forwardedFor; else copy it with an early header mutation and read \
-                         header:x-lb-proto",
-                    );
+                         header:x-lb-proto");
                 }
             }
         }
@@ -1160,8 +1154,8 @@ fn trust_of_everybody(config: &Config, fields: &Fields<'_>) {
         if let Some(whom) = covers_everybody(&nets) {
             fields.error_at(
                 "trustedLoadBalancers",
-                format!("the ipBlocks of {} trust {whom}", quoted(&rule.name)),
-                help,
+                &format_args!("the ipBlocks of {} trust {whom}", quoted(&rule.name)),
+                &help,
             );
             return;
         }
@@ -1170,8 +1164,8 @@ fn trust_of_everybody(config: &Config, fields: &Fields<'_>) {
     if let Some(whom) = covers_everybody(&all) {
         fields.error_at(
             "trustedLoadBalancers",
-            format!("the ipBlocks of these rules together trust {whom}"),
-            help,
+            &format_args!("the ipBlocks of these rules together trust {whom}"),
+            &help,
         );
     }
 }

@@ -71,41 +71,43 @@ impl fmt::Display for Path<'_> {
 pub(crate) struct Problems(RefCell<Vec<Problem>>);
 
 impl Problems {
-    pub(crate) fn add(
+    #[cold]
+    #[inline(never)]
+    fn add(
         &self,
         severity: Severity,
-        path: impl fmt::Display,
-        message: impl Into<String>,
-        help: Option<String>,
+        path: &dyn fmt::Display,
+        message: &dyn fmt::Display,
+        help: Option<&dyn fmt::Display>,
     ) {
         self.0.borrow_mut().push(Problem {
             severity,
             path: path.to_string(),
-            message: message.into(),
-            help,
+            message: message.to_string(),
+            help: help.map(ToString::to_string),
         });
     }
 
-    pub(crate) fn error(&self, path: impl fmt::Display, message: impl Into<String>) {
+    pub(crate) fn error(&self, path: &dyn fmt::Display, message: &dyn fmt::Display) {
         self.add(Severity::Error, path, message, None);
     }
 
     pub(crate) fn error_with_help(
         &self,
-        path: impl fmt::Display,
-        message: impl Into<String>,
-        help: impl Into<String>,
+        path: &dyn fmt::Display,
+        message: &dyn fmt::Display,
+        help: &dyn fmt::Display,
     ) {
-        self.add(Severity::Error, path, message, Some(help.into()));
+        self.add(Severity::Error, path, message, Some(help));
     }
 
     pub(crate) fn warn(
         &self,
-        path: impl fmt::Display,
-        message: impl Into<String>,
-        help: impl Into<String>,
+        path: &dyn fmt::Display,
+        message: &dyn fmt::Display,
+        help: &dyn fmt::Display,
     ) {
-        self.add(Severity::Warning, path, message, Some(help.into()));
+        self.add(Severity::Warning, path, message, Some(help));
     }
 
     pub(crate) fn any_error(&self) -> bool {

@@ -1,7 +1,9 @@
 //! Reading values out of a [`Node`] tree: each reader reports what is wrong where it stands and goes on, so that one
 //! pass finds everything.
 
-use super::document::{Node, quoted};
+use std::fmt::Display;
+
+use super::document::{Node, Shown, quoted};
 use super::problem::{Path, Problems, closest};
 
 /// One value, where it stands, and where its problems go.
@@ -19,26 +21,30 @@ pub(crate) struct Fields<'a> {
 }
 
 impl<'a> At<'a> {
-    pub(crate) fn error(&self, message: impl Into<String>) {
+    pub(crate) fn error(&self, message: &dyn Display) {
         self.problems.error(self.path, message);
     }
 
-    pub(crate) fn error_with_help(&self, message: impl Into<String>, help: impl Into<String>) {
+    pub(crate) fn error_with_help(&self, message: &dyn Display, help: &dyn Display) {
         self.problems.error_with_help(self.path, message, help);
     }
 
     /// Reports that this value is of the wrong kind.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn wrong_kind(&self, wanted: &str, example: &str) {
-        let found = match self.node {
-            Node::Text(_) | Node::Number(_) | Node::Bool(_) => {
-                format!("{} is {}", self.node.shown(), self.node.kind())
-            }
-            other => format!("this is {}", other.kind()),
-        };
-        self.error_with_help(
-            format!("{found}, {wanted} belongs here"),
-            format!("write for example {example}"),
-        );
+        let kind = self.node.kind();
+        let help = format_args!("write for example {example}");
+        match self.node {
+            Node::Text(_) | Node::Number(_) | Node::Bool(_) => self.error_with_help(
+                &format_args!("{} is {kind}, {wanted} belongs here", self.node.shown()),
+                &help,
+            ),
+            _ => self.error_with_help(
+                &format_args!("this is {kind}, {wanted} belongs here"),
+                &help,
+            ),
+        }
     }
 
     /// The value as an object with these fields; others are reported.
@@ -47,6 +53,12 @@ impl<'a> At<'a> {
             self.wrong_kind("an object", example);
             return None;
         };
+        self.check_names(fields, known);
+        Some(Fields { at: self })
+    }
+
+    /// Reports fields that aren't known and fields that are written twice.
+    fn check_names(&self, fields: &[(String, Node)], known: &[&str]) {
         for (index, (name, _)) in fields.iter().enumerate() {
             let here = Path::Field(self.path, name);
             if !known.contains(&name.as_str()) {
@@ -55,38 +67,40 @@ impl<'a> At<'a> {
                     None => format!("the fields here are {}", known.join(", ")),
                 };
                 self.problems
-                    .error_with_help(here, "there is no such field", help);
+                    .error_with_help(&here, &"there is no such field", &help);
             } else if fields
                 .iter()
                 .take(index)
                 .any(|(earlier, _)| earlier == name)
             {
-                self.problems.error(here, "this field is written twice");
+                self.problems.error(&here, &"this field is written twice");
             }
         }
-        Some(Fields { at: self })
     }
 
-    /// Every entry of a list, read with `read`; entries with problems are left out.
-    pub(crate) fn list<T>(
-        self,
-        example: &str,
-        mut read: impl FnMut(At<'_>) -> Option<T>,
-    ) -> Option<Vec<T>> {
+    /// Hands every entry of a list to `read`. Not generic, as everything here that can be: what is generic is in the
+    /// module once for each type.
+    #[inline(never)]
+    fn each(self, example: &str, read: &mut dyn FnMut(At<'_>)) -> Option<()> {
         let Node::List(items) = self.node else {
             self.wrong_kind("a list", example);
             return None;
         };
-        let mut values = Vec::with_capacity(items.len());
         for (index, node) in items.iter().enumerate() {
             let path = Path::Item(self.path, index);
-            let item = At {
+            read(At {
                 node,
                 path: &path,
                 problems: self.problems,
-            };
-            values.extend(read(item));
+            });
         }
+        Some(())
+    }
+
+    /// Every entry of a list, read with `read`; entries with problems are left out.
+    pub(crate) fn list<T>(self, example: &str, read: fn(At<'_>) -> Option<T>) -> Option<Vec<T>> {
+        let mut values = Vec::new();
+        self.each(example, &mut |item| values.extend(read(item)))?;
         Some(values)
     }
 
@@ -94,35 +108,36 @@ impl<'a> At<'a> {
     pub(crate) fn set<T: PartialEq>(
         self,
         example: &str,
-        mut read: impl FnMut(At<'_>) -> Option<T>,
+        read: fn(At<'_>) -> Option<T>,
     ) -> Option<Vec<T>> {
         if matches!(self.node, Node::List(items) if items.is_empty()) {
             self.error_with_help(
-                "an empty list matches nothing",
-                format!("leave the field out, or write for example {example}"),
+                &"an empty list matches nothing",
+                &format_args!("leave the field out, or write for example {example}"),
             );
             return None;
         }
-        self.distinct(example, &mut read)
+        self.distinct(example, read)
     }
 
     /// A list, perhaps empty, that holds no entry twice.
+    #[inline(never)]
     pub(crate) fn distinct<T: PartialEq>(
         self,
         example: &str,
-        mut read: impl FnMut(At<'_>) -> Option<T>,
+        read: fn(At<'_>) -> Option<T>,
     ) -> Option<Vec<T>> {
-        let mut seen: Vec<T> = Vec::new();
-        self.list(example, |item| {
-            let value = read(item)?;
-            if seen.contains(&value) {
-                item.error("this entry is in the list already");
-            } else {
-                seen.push(value);
+        let mut values: Vec<T> = Vec::new();
+        self.each(example, &mut |item| {
+            if let Some(value) = read(item) {
+                if values.contains(&value) {
+                    item.error(&"this entry is in the list already");
+                } else {
+                    values.push(value);
+                }
             }
-            Some(())
         })?;
-        Some(seen)
+        Some(values)
     }
 
     pub(crate) fn text(self, example: &str) -> Option<&'a str> {
@@ -137,7 +152,10 @@ impl<'a> At<'a> {
     pub(crate) fn some_text(self, example: &str) -> Option<&'a str> {
         let text = self.text(example)?;
         if text.is_empty() {
-            self.error_with_help("this is empty", format!("write for example {example}"));
+            self.error_with_help(
+                &"this is empty",
+                &format_args!("write for example {example}"),
+            );
             return None;
         }
         Some(text)
@@ -160,7 +178,10 @@ impl<'a> At<'a> {
             return None;
         };
         if number.fract() != 0.0 || *number < f64::from(least) || *number > f64::from(most) {
-            self.error(format!("{number} is not {what} from {least} to {most}"));
+            self.error(&format_args!(
+                "{} is not {what} from {least} to {most}",
+                Shown(*number)
+            ));
             return None;
         }
         Some(*number as u32)
@@ -186,7 +207,7 @@ impl<'a> At<'a> {
             Some(word) => format!("did you mean {word}?"),
             None => format!("write one of {}", all()),
         };
-        self.error_with_help(format!("{} is not understood", quoted(text)), help);
+        self.error_with_help(&format_args!("{} is not understood", quoted(text)), &help);
         None
     }
 }
@@ -202,27 +223,42 @@ impl Fields<'_> {
         matches!(self.at.node, Node::Object(fields) if fields.is_empty())
     }
 
-    /// Reads a field where it is written. `null` is an error: it says neither a value nor the default.
+    /// Reads a field where it is written.
     pub(crate) fn optional<T>(
         &self,
         name: &str,
         read: impl FnOnce(At<'_>) -> Option<T>,
     ) -> Option<T> {
-        let node = self.at.node.get(name)?;
         let path = Path::Field(self.at.path, name);
+        read(self.field(name, &path)?)
+    }
+
+    /// The field where it is written with a value. `null` is an error: it says neither a value nor the default.
+    #[inline(never)]
+    fn field<'f>(&'f self, name: &str, path: &'f Path<'f>) -> Option<At<'f>> {
+        let node = self.at.node.get(name)?;
         let at = At {
             node,
-            path: &path,
+            path,
             problems: self.at.problems,
         };
         if *node == Node::Null {
             at.error_with_help(
-                "this field has no value",
-                "write one, or leave the field out for its default",
+                &"this field has no value",
+                &"write one, or leave the field out for its default",
             );
             return None;
         }
-        read(at)
+        Some(at)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn missing(&self, name: &str, example: &str) {
+        self.at.error_with_help(
+            &format_args!("{name} is missing"),
+            &format_args!("write for example {example}"),
+        );
     }
 
     /// Reads a field that has to be there.
@@ -235,17 +271,14 @@ impl Fields<'_> {
         if self.has(name) {
             return self.optional(name, read);
         }
-        self.at.error_with_help(
-            format!("{name} is missing"),
-            format!("write for example {example}"),
-        );
+        self.missing(name, example);
         None
     }
 
     /// The place of one of the fields, for a problem that is about it.
-    pub(crate) fn error_at(&self, name: &str, message: impl Into<String>, help: impl Into<String>) {
+    pub(crate) fn error_at(&self, name: &str, message: &dyn Display, help: &dyn Display) {
         self.at
             .problems
-            .error_with_help(Path::Field(self.at.path, name), message, help);
+            .error_with_help(&Path::Field(self.at.path, name), message, help);
     }
 }

@@ -381,12 +381,16 @@ fn host_set(patterns: &[HostPattern]) -> Option<HostSet> {
     let mut set = HostSet::default();
     for pattern in patterns {
         match pattern {
-            HostPattern::Exact(host) => set.exact.push(host.as_str().into()),
+            // Kept sorted as it grows: for a list of hosts that is cheaper, in the module's size, than a sort.
+            HostPattern::Exact(host) => {
+                if let Err(place) = set.exact.binary_search_by(|known| (**known).cmp(host)) {
+                    set.exact.insert(place, host.as_str().into());
+                }
+            }
             HostPattern::Suffix(suffix) => set.suffixes.push(suffix.as_str().into()),
             HostPattern::Any => set.any = true,
         }
     }
-    set.exact.sort_unstable();
     Some(set)
 }
 

@@ -1,5 +1,7 @@
 //! What was decided about one request, as plain data.
 
+use std::fmt;
+
 use super::peer::Peer;
 use crate::config::Scheme;
 
@@ -43,6 +45,24 @@ pub enum Because<'a> {
     Kept,
 }
 
+impl fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Because::Signal { header } => write!(f, "{header} says so"),
+            Because::Default { unusable: None } => f.write_str("that is the rule's default"),
+            Because::Default {
+                unusable: Some(header),
+            } => write!(
+                f,
+                "{header} can't be understood and the rule's default applies"
+            ),
+            Because::Connection => f.write_str("the peer is untrusted and that is its connection"),
+            Because::UntrustedHttp => f.write_str("the peer is untrusted"),
+            Because::Kept => f.write_str("the peer is untrusted and x-forwarded-proto is kept"),
+        }
+    }
+}
+
 /// One change to the request's headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation<'a> {
@@ -58,6 +78,15 @@ pub enum Operation<'a> {
         /// The header, as it came.
         name: &'a [u8],
     },
+}
+
+impl fmt::Display for Operation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Operation::Set { name, value } => write!(f, "set {name}: {value}"),
+            Operation::Remove { name } => write!(f, "remove {}", String::from_utf8_lossy(name)),
+        }
+    }
 }
 
 /// What is worth counting about a decision.

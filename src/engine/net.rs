@@ -4,26 +4,26 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// A set of IP addresses.
+use crate::config::Ranges;
+
+/// A set of IP addresses: inclusive ranges, sorted by their first value; none overlaps another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CidrSet {
-    v4: Ranges<u32>,
-    v6: Ranges<u128>,
+    v4: Vec<(u32, u32)>,
+    v6: Vec<(u128, u128)>,
 }
 
 impl CidrSet {
-    pub(crate) fn new(nets: impl IntoIterator<Item = IpNet>) -> Self {
-        let mut v4 = Vec::new();
-        let mut v6 = Vec::new();
-        for net in nets {
-            match net {
-                IpNet::V4(net) => v4.push((net.network().to_bits(), net.broadcast().to_bits())),
-                IpNet::V6(net) => v6.push((net.network().to_bits(), net.broadcast().to_bits())),
-            }
-        }
+    pub(crate) fn new(nets: impl Iterator<Item = IpNet>) -> Self {
+        let ranges = Ranges::of(nets);
+        let narrow = |value: u128| u32::try_from(value).unwrap_or(u32::MAX);
         Self {
-            v4: Ranges::new(v4),
-            v6: Ranges::new(v6),
+            v4: ranges
+                .v4
+                .into_iter()
+                .map(|(first, last)| (narrow(first), narrow(last)))
+                .collect(),
+            v6: ranges.v6,
         }
     }
 
@@ -31,36 +31,18 @@ impl CidrSet {
     #[inline]
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         match address {
-            IpAddr::V4(address) => self.v4.contains(address.to_bits()),
-            IpAddr::V6(address) => self.v6.contains(address.to_bits()),
+            IpAddr::V4(address) => contains(&self.v4, address.to_bits()),
+            IpAddr::V6(address) => contains(&self.v6, address.to_bits()),
         }
     }
 }
 
-/// Inclusive ranges, sorted by their first value; none overlaps another.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Ranges<T>(Vec<(T, T)>);
-
-impl<T: Copy + Ord> Ranges<T> {
-    fn new(mut ranges: Vec<(T, T)>) -> Self {
-        ranges.sort_unstable();
-        let mut merged: Vec<(T, T)> = Vec::with_capacity(ranges.len());
-        for (first, last) in ranges {
-            match merged.last_mut() {
-                Some((_, end)) if first <= *end => *end = last.max(*end),
-                _ => merged.push((first, last)),
-            }
-        }
-        Self(merged)
-    }
-
-    fn contains(&self, value: T) -> bool {
-        let after = self.0.partition_point(|(first, _)| *first <= value);
-        after
-            .checked_sub(1)
-            .and_then(|index| self.0.get(index))
-            .is_some_and(|(_, last)| value <= *last)
-    }
+fn contains<T: Copy + Ord>(ranges: &[(T, T)], value: T) -> bool {
+    let after = ranges.partition_point(|(first, _)| *first <= value);
+    after
+        .checked_sub(1)
+        .and_then(|index| ranges.get(index))
+        .is_some_and(|(_, last)| value <= *last)
 }
 
 #[cfg(test)]
@@ -98,7 +80,7 @@ mod tests {
     #[test]
     fn overlapping_blocks_are_one() {
         let set = set(&["10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/1"]);
-        assert_eq!(set.v4.0.len(), 1);
+        assert_eq!(set.v4.len(), 1);
         assert!(set.contains("127.255.255.255".parse().expect("address")));
         assert!(!set.contains("128.0.0.0".parse().expect("address")));
     }

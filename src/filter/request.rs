@@ -51,8 +51,7 @@ impl RequestFilter {
             Operation::Remove { name } => host::remove_request_header(name),
         };
         if let Err(status) = result {
-            self.shared
-                .host_call_failed(&format!("{operation:?}"), status);
+            self.shared.host_call_failed(operation, status);
         }
     }
 }
@@ -70,17 +69,11 @@ impl HttpContext for RequestFilter {
         };
         let decision = engine.decide(&request);
         if let Some((call, status)) = request.failure.get() {
-            self.shared.host_call_failed(call, status);
+            self.shared.host_call_failed(&call, status);
         }
         self.count(&decision);
         if log::log_enabled!(log::Level::Debug) {
-            let rule = decision
-                .rule
-                .map_or("nobody", |rule| engine.rule_name(rule));
-            let route = decision
-                .route
-                .map_or("defaults", |route| engine.route_name(route));
-            log::debug!("trusted as {rule:?}, route {route:?}: {decision:?}");
+            log_decision(engine, &decision);
         }
         if engine.mode() == Mode::Enforce {
             for operation in &decision.operations {
@@ -88,6 +81,23 @@ impl HttpContext for RequestFilter {
             }
         }
         Action::Continue
+    }
+}
+
+#[cold]
+fn log_decision(engine: &Engine, decision: &Decision<'_>) {
+    let rule = decision
+        .rule
+        .map_or("nobody", |rule| engine.rule_name(rule));
+    let route = decision
+        .route
+        .map_or("the defaults", |route| engine.route_name(route));
+    log::debug!(
+        "trusted: {rule}, because {}; route: {route}",
+        decision.because
+    );
+    for operation in &decision.operations {
+        log::debug!("  {operation}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The plugin as a whole: its configuration, counters and log.
 
 use std::cell::Cell;
+use std::fmt::Display;
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -10,7 +11,7 @@ use super::counters::{Counter, Counters, FLUSH_PERIOD_MS};
 use super::host::{self, Status};
 use super::log::follow_host_level;
 use super::request::RequestFilter;
-use crate::config::{self, Config, PeerAddress, Problem};
+use crate::config::{self, Config, Mode, PeerAddress, Problem};
 use crate::engine::{Engine, PeerProblem};
 
 /// Version and commit, for the log.
@@ -48,7 +49,7 @@ impl Shared {
     }
 
     /// One line per configuration; the counter tells how often.
-    pub(super) fn host_call_failed(&self, call: &str, status: Status) {
+    pub(super) fn host_call_failed(&self, call: &dyn Display, status: Status) {
         self.counters.count(Counter::HostCallError);
         if !self.warned_of_host.replace(true) {
             log::error!(
@@ -93,7 +94,7 @@ impl RootContext for Root {
         });
         self.shared.counters.flush();
         if let Err(status) = host::set_tick_period(FLUSH_PERIOD_MS) {
-            self.shared.host_call_failed("asking for ticks", status);
+            self.shared.host_call_failed(&"asking for ticks", status);
         }
         accepted
     }
@@ -134,11 +135,17 @@ fn configured(size: usize) -> Result<(Engine, String), Vec<Problem>> {
 
 /// What a configuration says, in one line.
 fn summary(config: &Config) -> String {
-    let names: Vec<&str> = config
-        .trusted_load_balancers
-        .iter()
-        .map(|rule| rule.name.as_str())
-        .collect();
+    let mut names = String::new();
+    for rule in &config.trusted_load_balancers {
+        if !names.is_empty() {
+            names.push_str(", ");
+        }
+        names.push_str(&rule.name);
+    }
+    let mode = match config.mode {
+        Mode::Enforce => "enforce",
+        Mode::Shadow => "shadow",
+    };
     let peer = match &config.peer_address {
         PeerAddress::Auto => "auto".to_owned(),
         PeerAddress::Source => "source".to_owned(),
@@ -146,8 +153,7 @@ fn summary(config: &Config) -> String {
         PeerAddress::Header(name) => format!("header:{}", name.as_str()),
     };
     format!(
-        "{:?} mode, peerAddress {peer}, trusted load balancers {names:?}, {} routes",
-        config.mode,
+        "mode {mode}, peerAddress {peer}, trusted load balancers [{names}], {} routes",
         config.routes.len()
     )
 }
