@@ -50,10 +50,11 @@ build_module() {
     [ -z "$wasm_rustc" ] || env+=(RUSTC="$wasm_rustc")
     env "${env[@]}" cargo build --quiet --locked --release --lib --package trusted-lb --target "$WASM_TARGET" >&2
     mkdir -p dist
-    local built="target/module/$WASM_TARGET/release/trusted_lb.wasm"
+    local linked="target/module/$WASM_TARGET/release/trusted_lb.wasm" trimmed=target/module/trimmed.wasm
+    cargo run --quiet --locked --release --package trim-module -- "$linked" "$trimmed" >&2
     # Left alone where nothing changed: whoever watches the file sees changes only.
-    if ! cmp -s "$built" "$MODULE"; then
-        cp "$built" "$MODULE.part"
+    if ! cmp -s "$trimmed" "$MODULE"; then
+        cp "$trimmed" "$MODULE.part"
         mv "$MODULE.part" "$MODULE"
     fi
 }

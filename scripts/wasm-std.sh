@@ -131,7 +131,8 @@ compile_std() {
         cd "$work/std"
         RUSTC="$work/sysroot/bin/rustc" RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR="$work/std/target" \
             RUSTFLAGS="-Cembed-bitcode=yes --remap-path-prefix=$work/sysroot/lib/rustlib/src/rust=/rustc --remap-path-prefix=$library=/rustc/library" \
-            cargo build --quiet --offline --release --target "$WASM_TARGET" -Zbuild-std=std,panic_abort
+            CARGO_PROFILE_RELEASE_OPT_LEVEL=s cargo build --quiet --offline --release --target "$WASM_TARGET" \
+            -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size
     ) >"$work/std.log" 2>&1 || {
         cat "$work/std.log" >&2
         fail "the standard library did not compile"

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::document::quoted;
-use super::problem::closest;
+use super::problem::{closest, joined};
 
 /// A named set of address blocks, written `@name` in `ipBlocks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,12 +237,9 @@ pub fn named(name: &str) -> Option<&'static NamedSet> {
 
 fn unknown_set(text: &str) -> (String, Option<String>) {
     let names = || NAMED_SETS.iter().map(|set| set.name);
-    let help = match closest(text, names()) {
+    let help = match closest(text, &mut names()) {
         Some(name) => format!("did you mean {name}?"),
-        None => format!(
-            "the named sets are {}",
-            names().collect::<Vec<_>>().join(", ")
-        ),
+        None => format!("the named sets are {}", joined(&mut names(), ", ")),
     };
     (format!("{} is not a named set", quoted(text)), Some(help))
 }

@@ -34,6 +34,7 @@ pub use document::Node;
 pub use model::*;
 pub use problem::{Problem, Severity};
 
+pub(crate) use problem::joined;
 use problem::{Path, Problems};
 
 /// What became of a configuration's text.

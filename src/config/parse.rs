@@ -4,7 +4,7 @@ use super::address::{self, covers_everybody};
 use super::document::{Node, Shown, quoted};
 #[allow(clippy::wildcard_imports)] // This is where every type of the model is made.
 use super::model::*;
-use super::problem::{Path, Problems, closest};
+use super::problem::{Path, Problems, closest, joined};
 use super::read::{At, Fields};
 use super::{duration, headers};
 
@@ -402,7 +402,7 @@ fn named_signal(at: At<'_>, text: &str) -> Option<Signal> {
     if let Some(form) = known_signal(name.as_str()) {
         return Some(Signal { name, form });
     }
-    let help = match closest(text, KNOWN_SIGNALS.iter().copied()) {
+    let help = match closest(text, &mut KNOWN_SIGNALS.iter().copied()) {
         Some(word) => format!("did you mean {word}?"),
         None => format!(
             "for a load balancer's own header say which values mean what: {{header: {name}, https: [\"https\"], \
@@ -618,10 +618,10 @@ fn retry_word(at: At<'_>, words: &[&str], what: &str) -> Option<String> {
         "write each condition as its own list entry".to_owned()
     } else if text.len() == 3 && text.bytes().all(|b| b.is_ascii_digit()) {
         format!("write it under statusCodes: [{text}]")
-    } else if let Some(word) = closest(text, words.iter().copied()) {
+    } else if let Some(word) = closest(text, &mut words.iter().copied()) {
         format!("did you mean {word}?")
     } else {
-        format!("write one of {}", words.join(", "))
+        format!("write one of {}", joined(&mut words.iter().copied(), ", "))
     };
     at.error_with_help(&format_args!("{} is not a {what}", quoted(text)), &help);
     None
@@ -1010,14 +1010,20 @@ fn exactly_one(at: At<'_>, fields: &Fields<'_>, kinds: &[&str], example: &str) -
         1 => Some(()),
         0 => {
             at.error_with_help(
-                &format_args!("one of {} is missing", kinds.join(", ")),
+                &format_args!(
+                    "one of {} is missing",
+                    joined(&mut kinds.iter().copied(), ", ")
+                ),
                 &format_args!("write for example {example}"),
             );
             None
         }
         _ => {
             at.error_with_help(
-                &format_args!("{} can't stand together", written.join(" and ")),
+                &format_args!(
+                    "{} can't stand together",
+                    joined(&mut written.into_iter(), " and ")
+                ),
                 &"write one of them, and a list entry of its own for the other",
             );
             None

@@ -4,7 +4,7 @@
 use std::fmt::Display;
 
 use super::document::{Node, Shown, quoted};
-use super::problem::{Path, Problems, closest};
+use super::problem::{Path, Problems, closest, joined};
 
 /// One value, where it stands, and where its problems go.
 #[derive(Clone, Copy)]
@@ -62,9 +62,12 @@ impl<'a> At<'a> {
         for (index, (name, _)) in fields.iter().enumerate() {
             let here = Path::Field(self.path, name);
             if !known.contains(&name.as_str()) {
-                let help = match closest(name, known.iter().copied()) {
+                let help = match closest(name, &mut known.iter().copied()) {
                     Some(word) => format!("did you mean {word}?"),
-                    None => format!("the fields here are {}", known.join(", ")),
+                    None => format!(
+                        "the fields here are {}",
+                        joined(&mut known.iter().copied(), ", ")
+                    ),
                 };
                 self.problems
                     .error_with_help(&here, &"there is no such field", &help);
@@ -189,13 +192,7 @@ impl<'a> At<'a> {
 
     /// One of these words.
     pub(crate) fn word<T: Copy>(self, words: &[(&str, T)]) -> Option<T> {
-        let all = || {
-            words
-                .iter()
-                .map(|(word, _)| *word)
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
+        let all = || joined(&mut words.iter().map(|(word, _)| *word), ", ");
         let Node::Text(text) = self.node else {
             self.wrong_kind("a word", &all());
             return None;
@@ -203,7 +200,7 @@ impl<'a> At<'a> {
         if let Some((_, value)) = words.iter().find(|(word, _)| word == text) {
             return Some(*value);
         }
-        let help = match closest(text, words.iter().map(|(word, _)| *word)) {
+        let help = match closest(text, &mut words.iter().map(|(word, _)| *word)) {
             Some(word) => format!("did you mean {word}?"),
             None => format!("write one of {}", all()),
         };

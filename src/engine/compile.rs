@@ -75,7 +75,7 @@ impl Compiler<'_> {
                 (!blocks.is_empty()).then(|| CidrSet::new(blocks.iter().flat_map(IpBlock::nets)))
             };
             rules.push(Rule {
-                name: rule.name.as_str().into(),
+                name: rule.name.clone(),
                 connection: ConnectionMatch {
                     ip_blocks: set(&matches.ip_blocks),
                     not_ip_blocks: set(&matches.not_ip_blocks),
@@ -92,16 +92,11 @@ impl Compiler<'_> {
         for (index, route) in config.routes.iter().enumerate() {
             let path = format!("routes[{index}].match");
             routes.push(Route {
-                name: route.name.as_str().into(),
+                name: route.name.clone(),
                 request: self.request(&route.matches.request, &path),
                 virtual_hosts: route.matches.virtual_hosts.clone(),
                 routes: route.matches.routes.clone(),
-                virtual_services: route
-                    .matches
-                    .virtual_services
-                    .iter()
-                    .map(|name| name.as_str().into())
-                    .collect(),
+                virtual_services: route.matches.virtual_services.clone(),
                 policy: self.policy(&route.policy, &config.defaults),
                 forwarded_proto: route
                     .forwarded_proto
@@ -175,8 +170,8 @@ impl Compiler<'_> {
             not_hosts: host_set(&matches.not_hosts),
             paths: matches.paths.iter().map(path_match).collect(),
             not_paths: matches.not_paths.iter().map(path_match).collect(),
-            methods: bytes(&matches.methods),
-            not_methods: bytes(&matches.not_methods),
+            methods: matches.methods.clone(),
+            not_methods: matches.not_methods.clone(),
             headers: self.headers(&matches.headers, &format!("{path}.headers")),
             not_headers: self.headers(&matches.not_headers, &format!("{path}.notHeaders")),
         }
@@ -189,9 +184,9 @@ impl Compiler<'_> {
             .map(|(index, header)| HeaderMatch {
                 header: self.names.intern(header.name.as_str()),
                 value: match &header.value {
-                    HeaderValueMatch::Exact(text) => ValueMatch::Exact(text.as_bytes().into()),
-                    HeaderValueMatch::Prefix(text) => ValueMatch::Prefix(text.as_bytes().into()),
-                    HeaderValueMatch::Suffix(text) => ValueMatch::Suffix(text.as_bytes().into()),
+                    HeaderValueMatch::Exact(text) => ValueMatch::Exact(text.clone()),
+                    HeaderValueMatch::Prefix(text) => ValueMatch::Prefix(text.clone()),
+                    HeaderValueMatch::Suffix(text) => ValueMatch::Suffix(text.clone()),
                     HeaderValueMatch::Present(wanted) => ValueMatch::Present(*wanted),
                     HeaderValueMatch::FromEnv(names) => ValueMatch::Secret(
                         names
@@ -269,8 +264,11 @@ impl Compiler<'_> {
         }
         policy::Retries {
             methods: (!off).then(|| match &fields.methods {
-                Some(methods) => bytes(methods),
-                None => bytes(config::IDEMPOTENT_METHODS),
+                Some(methods) => methods.clone(),
+                None => config::IDEMPOTENT_METHODS
+                    .iter()
+                    .map(|method| (*method).to_owned())
+                    .collect(),
             }),
             idempotency_key: fields
                 .idempotency_key
@@ -311,10 +309,22 @@ fn retry_conditions(fields: &config::RetryFields) -> Vec<Written> {
     imply("retriable-headers", !names.is_empty());
     let grpc: Vec<&str> = texts(fields.retry_grpc_on.as_deref()).collect();
     let lists = [
-        (HeaderId::RETRY_ON, conditions.join(",")),
-        (HeaderId::RETRY_GRPC_ON, grpc.join(",")),
-        (HeaderId::RETRIABLE_STATUS_CODES, codes.join(",")),
-        (HeaderId::RETRIABLE_HEADER_NAMES, names.join(",")),
+        (
+            HeaderId::RETRY_ON,
+            config::joined(&mut conditions.into_iter(), ","),
+        ),
+        (
+            HeaderId::RETRY_GRPC_ON,
+            config::joined(&mut grpc.into_iter(), ","),
+        ),
+        (
+            HeaderId::RETRIABLE_STATUS_CODES,
+            config::joined(&mut codes.iter().map(String::as_str), ","),
+        ),
+        (
+            HeaderId::RETRIABLE_HEADER_NAMES,
+            config::joined(&mut names.into_iter(), ","),
+        ),
     ];
     let mut headers: Vec<Written> = lists
         .into_iter()
@@ -334,7 +344,7 @@ fn texts(list: Option<&[String]>) -> impl Iterator<Item = &str> {
 fn written(header: HeaderId, value: &str) -> Written {
     Written {
         header,
-        value: value.into(),
+        value: value.to_owned(),
         number: None,
     }
 }
@@ -342,7 +352,7 @@ fn written(header: HeaderId, value: &str) -> Written {
 fn written_number(header: HeaderId, value: u64, least: u64) -> Written {
     Written {
         header,
-        value: value.to_string().into(),
+        value: value.to_string(),
         number: Some(Number { value, least }),
     }
 }
@@ -359,8 +369,8 @@ fn form(form: &SignalForm, token: Option<&Secret>) -> Form {
         SignalForm::Present => Form::Present,
         SignalForm::Forwarded => Form::Forwarded,
         SignalForm::Values { https, http } => Form::Values {
-            https: bytes(https),
-            http: bytes(http),
+            https: https.clone(),
+            http: http.clone(),
         },
         SignalForm::Helper => Form::Helper(token.cloned().unwrap_or_else(|| Secret::new("\0"))),
     }
@@ -368,9 +378,9 @@ fn form(form: &SignalForm, token: Option<&Secret>) -> Form {
 
 fn certificate(certificate: &config::ClientCertificate) -> CertificateMatch {
     CertificateMatch {
-        uri_sans: bytes(&certificate.uri_sans),
-        dns_sans: bytes(&certificate.dns_sans),
-        sha256: bytes(&certificate.sha256),
+        uri_sans: certificate.uri_sans.clone(),
+        dns_sans: certificate.dns_sans.clone(),
+        sha256: certificate.sha256.clone(),
     }
 }
 
@@ -383,11 +393,11 @@ fn host_set(patterns: &[HostPattern]) -> Option<HostSet> {
         match pattern {
             // Kept sorted as it grows: for a list of hosts that is cheaper, in the module's size, than a sort.
             HostPattern::Exact(host) => {
-                if let Err(place) = set.exact.binary_search_by(|known| (**known).cmp(host)) {
-                    set.exact.insert(place, host.as_str().into());
+                if let Err(place) = set.exact.binary_search_by(|known| known.cmp(host)) {
+                    set.exact.insert(place, host.clone());
                 }
             }
-            HostPattern::Suffix(suffix) => set.suffixes.push(suffix.as_str().into()),
+            HostPattern::Suffix(suffix) => set.suffixes.push(suffix.clone()),
             HostPattern::Any => set.any = true,
         }
     }
@@ -396,15 +406,8 @@ fn host_set(patterns: &[HostPattern]) -> Option<HostSet> {
 
 fn path_match(pattern: &PathPattern) -> PathMatch {
     match pattern {
-        PathPattern::Exact(path) => PathMatch::Exact(path.as_str().into()),
-        PathPattern::Prefix(path) => PathMatch::Prefix(path.as_str().into()),
-        PathPattern::Suffix(path) => PathMatch::Suffix(path.as_str().into()),
+        PathPattern::Exact(path) => PathMatch::Exact(path.clone()),
+        PathPattern::Prefix(path) => PathMatch::Prefix(path.clone()),
+        PathPattern::Suffix(path) => PathMatch::Suffix(path.clone()),
     }
-}
-
-fn bytes<T: AsRef<str>>(texts: &[T]) -> Vec<Box<[u8]>> {
-    texts
-        .iter()
-        .map(|text| text.as_ref().as_bytes().into())
-        .collect()
 }

@@ -23,9 +23,9 @@ pub(crate) struct ConnectionMatch {
 /// Conditions on the client certificate.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CertificateMatch {
-    pub(crate) uri_sans: Vec<Box<[u8]>>,
-    pub(crate) dns_sans: Vec<Box<[u8]>>,
-    pub(crate) sha256: Vec<Box<[u8]>>,
+    pub(crate) uri_sans: Vec<String>,
+    pub(crate) dns_sans: Vec<String>,
+    pub(crate) sha256: Vec<String>,
 }
 
 /// Conditions on the request's own headers.
@@ -35,8 +35,8 @@ pub(crate) struct RequestMatch {
     pub(crate) not_hosts: Option<HostSet>,
     pub(crate) paths: Vec<PathMatch>,
     pub(crate) not_paths: Vec<PathMatch>,
-    pub(crate) methods: Vec<Box<[u8]>>,
-    pub(crate) not_methods: Vec<Box<[u8]>>,
+    pub(crate) methods: Vec<String>,
+    pub(crate) not_methods: Vec<String>,
     pub(crate) headers: Vec<HeaderMatch>,
     pub(crate) not_headers: Vec<HeaderMatch>,
 }
@@ -83,11 +83,11 @@ impl ConnectionMatch {
 
 impl CertificateMatch {
     fn holds<R: Request>(&self, facts: &Facts<'_, R>) -> bool {
-        let among = |list: &[Box<[u8]>], attribute| {
+        let among = |list: &[String], attribute| {
             list.is_empty()
                 || facts
                     .text(attribute)
-                    .is_some_and(|value| list.iter().any(|known| **known == *value))
+                    .is_some_and(|value| list.iter().any(|known| known.as_bytes() == value))
         };
         facts.is_mutual_tls()
             && among(&self.uri_sans, Attribute::UriSan)
@@ -121,7 +121,7 @@ impl RequestMatch {
             return Some(Condition("notPaths"));
         }
         let any_method =
-            |list: &[Box<[u8]>], method: &[u8]| list.iter().any(|known| **known == *method);
+            |list: &[String], method: &[u8]| list.iter().any(|known| known.as_bytes() == method);
         if !self.methods.is_empty()
             && !facts
                 .method()
@@ -152,9 +152,9 @@ pub(crate) struct HostSet {
     /// `*`.
     pub(crate) any: bool,
     /// Lower-case, sorted.
-    pub(crate) exact: Vec<Box<str>>,
+    pub(crate) exact: Vec<String>,
     /// `.example.com`, lower-case.
-    pub(crate) suffixes: Vec<Box<str>>,
+    pub(crate) suffixes: Vec<String>,
 }
 
 impl HostSet {
@@ -181,9 +181,9 @@ impl HostSet {
 /// A path pattern; the path it is matched with has no query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PathMatch {
-    Exact(Box<str>),
-    Prefix(Box<str>),
-    Suffix(Box<str>),
+    Exact(String),
+    Prefix(String),
+    Suffix(String),
 }
 
 impl PathMatch {
@@ -208,9 +208,9 @@ pub(crate) struct HeaderMatch {
 /// What a header's value must be.
 #[derive(Clone, Debug)]
 pub(crate) enum ValueMatch {
-    Exact(Box<[u8]>),
-    Prefix(Box<[u8]>),
-    Suffix(Box<[u8]>),
+    Exact(String),
+    Prefix(String),
+    Suffix(String),
     Present(bool),
     Secret(Vec<Secret>),
 }
@@ -221,9 +221,9 @@ impl HeaderMatch {
         match (&self.value, lines) {
             (ValueMatch::Present(wanted), lines) => lines.is_present() == *wanted,
             (_, Lines::None | Lines::Several) => false,
-            (ValueMatch::Exact(exact), Lines::One(value)) => **exact == *value,
-            (ValueMatch::Prefix(prefix), Lines::One(value)) => value.starts_with(prefix),
-            (ValueMatch::Suffix(suffix), Lines::One(value)) => value.ends_with(suffix),
+            (ValueMatch::Exact(exact), Lines::One(value)) => exact.as_bytes() == value,
+            (ValueMatch::Prefix(prefix), Lines::One(value)) => value.starts_with(prefix.as_bytes()),
+            (ValueMatch::Suffix(suffix), Lines::One(value)) => value.ends_with(suffix.as_bytes()),
             // Every secret is compared, so that the time doesn't tell which of them came close.
             (ValueMatch::Secret(secrets), Lines::One(value)) => secrets
                 .iter()

@@ -59,7 +59,7 @@ enum PeerSource {
 /// A compiled rule of trust.
 #[derive(Clone, Debug)]
 struct Rule {
-    name: Box<str>,
+    name: String,
     connection: ConnectionMatch,
     request: RequestMatch,
     forwarded_proto: ForwardedProto,

@@ -54,7 +54,7 @@ pub(crate) struct Removal {
 /// The table of names.
 #[derive(Clone, Debug)]
 pub(crate) struct HeaderNames {
-    names: Vec<Box<str>>,
+    names: Vec<String>,
     removals: Vec<Removal>,
     /// The names that are removed from some requests.
     removed: Vec<HeaderId>,
@@ -86,7 +86,7 @@ impl HeaderNames {
         // A configuration has a few dozen names; beyond the last number all would share one slot, which reads as
         // a duplicated header: unusable, so untrusted.
         let id = HeaderId(u16::try_from(self.names.len()).unwrap_or(u16::MAX));
-        self.names.push(name.into());
+        self.names.push(name.to_owned());
         self.removals.push(Removal::default());
         if self.names.len() * 2 > self.table.len() {
             self.grow();
@@ -130,7 +130,7 @@ impl HeaderNames {
     }
 
     pub(crate) fn name(&self, id: HeaderId) -> &str {
-        self.names.get(id.index()).map_or("", AsRef::as_ref)
+        self.names.get(id.index()).map_or("", String::as_str)
     }
 
     pub(crate) fn removal(&self, id: HeaderId) -> Removal {

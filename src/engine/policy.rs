@@ -20,7 +20,7 @@ pub(crate) struct Policy {
 #[derive(Clone, Debug)]
 pub(crate) struct Retries {
     /// Methods whose requests may be sent twice; nothing where the answer doesn't matter (attempts: 0).
-    pub(crate) methods: Option<Vec<Box<[u8]>>>,
+    pub(crate) methods: Option<Vec<String>>,
     pub(crate) idempotency_key: Option<HeaderId>,
     pub(crate) other_methods: OtherMethods,
     pub(crate) per_try_timeout: Option<Written>,
@@ -31,7 +31,7 @@ pub(crate) struct Retries {
 #[derive(Clone, Debug)]
 pub(crate) struct Written {
     pub(crate) header: HeaderId,
-    pub(crate) value: Box<str>,
+    pub(crate) value: String,
     /// For headers that are a number, which `requestHeaders: cap` compares; and the least that caps.
     pub(crate) number: Option<Number>,
 }
@@ -139,7 +139,7 @@ impl Retries {
         };
         let listed = facts
             .method()
-            .is_some_and(|method| methods.iter().any(|known| **known == *method));
+            .is_some_and(|method| methods.iter().any(|known| known.as_bytes() == method));
         listed
             || self.idempotency_key.is_some_and(|key| {
                 facts

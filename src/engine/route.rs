@@ -10,11 +10,11 @@ use crate::config::NamePattern;
 /// A compiled route.
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
-    pub(crate) name: Box<str>,
+    pub(crate) name: String,
     pub(crate) request: RequestMatch,
     pub(crate) virtual_hosts: Vec<NamePattern>,
     pub(crate) routes: Vec<NamePattern>,
-    pub(crate) virtual_services: Vec<Box<str>>,
+    pub(crate) virtual_services: Vec<String>,
     /// Merged over the defaults.
     pub(crate) policy: Policy,
     pub(crate) forwarded_proto: Option<ForwardedProto>,

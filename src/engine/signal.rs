@@ -25,8 +25,8 @@ pub(crate) enum Form {
     Present,
     Forwarded,
     Values {
-        https: Vec<Box<[u8]>>,
-        http: Vec<Box<[u8]>>,
+        https: Vec<String>,
+        http: Vec<String>,
     },
     Helper(Secret),
 }
@@ -72,7 +72,7 @@ impl Form {
             Form::Present => Some(Scheme::Https),
             Form::Forwarded => forwarded(value),
             Form::Values { https, http } => {
-                let among = |list: &[Box<[u8]>]| list.iter().any(|known| **known == *value);
+                let among = |list: &[String]| list.iter().any(|known| known.as_bytes() == value);
                 if among(https) {
                     Some(Scheme::Https)
                 } else {
@@ -306,8 +306,8 @@ mod tests {
         );
         check(&Form::Present, &[("1", HTTPS), ("", HTTPS)]);
         let values = Form::Values {
-            https: vec![(*b"1").into(), (*b"on").into()],
-            http: vec![(*b"0").into()],
+            https: vec!["1".into(), "on".into()],
+            http: vec!["0".into()],
         };
         check(
             &values,
