@@ -95,11 +95,11 @@ pub fn load_document(node: &Node) -> Loaded {
     let problems = Problems::default();
     let config = parse::config(node, &problems);
     if let Some(config) = &config
-        && !problems.any_error()
+        && problems.errors() == 0
     {
         warnings::find(config, &problems);
     }
-    let refused = problems.any_error();
+    let refused = problems.errors() > 0;
     Loaded {
         config: config.filter(|_| !refused),
         problems: problems.into_vec(),

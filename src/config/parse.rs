@@ -193,13 +193,17 @@ fn trusted_load_balancer(at: At<'_>) -> Option<TrustedLoadBalancer> {
     let insecure_trust_anyone = fields
         .optional("insecureTrustAnyone", boolean)
         .unwrap_or_default();
+    let errors_before = at.problems.errors();
     let matches = fields.required(
         "match",
         "match: {ipBlocks: [10.0.12.0/24]}",
         load_balancer_match,
     );
+    // What is wrong inside may be the very condition that would tell.
+    let match_is_whole = at.problems.errors() == errors_before;
     let proto = fields.required("forwardedProto", FORWARDED_PROTO_EXAMPLE, forwarded_proto);
     if let Some(matches) = &matches
+        && match_is_whole
         && !insecure_trust_anyone
         && !authenticates(matches)
     {

@@ -110,11 +110,12 @@ impl Problems {
         self.add(Severity::Warning, path, message, Some(help));
     }
 
-    pub(crate) fn any_error(&self) -> bool {
+    pub(crate) fn errors(&self) -> usize {
         self.0
             .borrow()
             .iter()
-            .any(|problem| problem.severity == Severity::Error)
+            .filter(|problem| problem.severity == Severity::Error)
+            .count()
     }
 
     pub(crate) fn into_vec(self) -> Vec<Problem> {

@@ -10,11 +10,12 @@ struct HostLog;
 
 static HOST_LOG: HostLog = HostLog;
 
-/// Sends log lines to the host from now on.
+/// Sends log lines to the host from now on. Its level can't be asked yet: while the module initializes, Envoy ends
+/// it for any call but a few.
 pub(super) fn install() {
     // Fails only where it is installed already.
     let _ = log::set_logger(&HOST_LOG);
-    follow_host_level();
+    log::set_max_level(LevelFilter::Info);
 }
 
 /// Takes over the level that the host's log has now, so that lines below it cost nothing. Envoy's level can change

@@ -68,6 +68,7 @@ impl Context for Root {}
 
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
+        follow_host_level();
         let accepted = match configured(size) {
             Ok((engine, summary)) => {
                 log::info!("{VERSION} ({COMMIT}) has a configuration: {summary}");

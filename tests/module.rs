@@ -1,0 +1,244 @@
+//! The built module in an in-process proxy-wasm host.
+
+use std::sync::OnceLock;
+
+use testkit::wasm_host::{Module, Outcome, Request, Vm};
+use testkit::{artifacts, cases, hcm};
+
+fn module() -> &'static Module {
+    static MODULE: OnceLock<Module> = OnceLock::new();
+    MODULE.get_or_init(|| Module::load(artifacts::module()).expect("the built module is valid"))
+}
+
+const LB: &str = r#"{"trustedLoadBalancers": [{"name": "lb", "match": {"ipBlocks": ["10.0.0.0/8"]},
+    "forwardedProto": {"default": "https"}}]}"#;
+
+fn request(peer: &str) -> Request {
+    Request::default()
+        .header(":method", "GET")
+        .header(":path", "/")
+        .header(":authority", "app.example.com")
+        .header(":scheme", "http")
+        .header("x-forwarded-proto", "http")
+        .header("x-forwarded-for", peer)
+        .property("source.address", format!("{peer}:40000"))
+        .property("request.protocol", "HTTP/1.1")
+}
+
+fn started(config: &str) -> Vm {
+    let mut vm = Vm::new(module(), &[]);
+    assert!(
+        vm.start(config.as_bytes()).expect("no trap"),
+        "{:?}",
+        vm.take_logs()
+    );
+    vm
+}
+
+fn proto(outcome: &Outcome) -> Vec<&[u8]> {
+    outcome.values("x-forwarded-proto")
+}
+
+#[test]
+fn the_module_decides_every_case_as_expected() {
+    let mut wrong = Vec::new();
+    for (file, groups) in cases::all() {
+        for group in groups {
+            let environment: Vec<(&str, &str)> = group
+                .environment
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect();
+            let mut vm = Vm::new(module(), &environment);
+            assert!(
+                vm.start(group.config.to_string().as_bytes())
+                    .expect("no trap"),
+                "{:?}",
+                vm.take_logs()
+            );
+            for case in &group.cases {
+                let request = hcm::received(&case.request, &group.gateway, &group.environment);
+                let outcome = vm
+                    .request(request)
+                    .unwrap_or_else(|trap| panic!("{file}: {}: {trap}", case.name));
+                assert!(outcome.continued, "{file}: {}", case.name);
+                for difference in case.expect.differences(|name| {
+                    outcome
+                        .values(name)
+                        .into_iter()
+                        .map(<[u8]>::to_vec)
+                        .collect()
+                }) {
+                    wrong.push(format!(
+                        "{file}: {}: {}: {difference}",
+                        group.name, case.name
+                    ));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_module_is_small_and_exports_only_what_envoy_needs() {
+    let bytes = std::fs::metadata(artifacts::module())
+        .expect("the module is there")
+        .len();
+    assert!(bytes < 250 * 1024, "the module has {bytes} bytes");
+    let mut exports = module().exports();
+    exports.sort();
+    assert_eq!(
+        exports,
+        [
+            "_initialize",
+            "memory",
+            "proxy_abi_version_0_2_1",
+            "proxy_on_configure",
+            "proxy_on_context_create",
+            "proxy_on_delete",
+            "proxy_on_memory_allocate",
+            "proxy_on_request_headers",
+            "proxy_on_tick",
+            "proxy_on_vm_start",
+        ]
+    );
+    for (space, name) in module().imports() {
+        assert!(
+            matches!(space.as_str(), "env" | "wasi_snapshot_preview1"),
+            "{space}.{name}"
+        );
+    }
+}
+
+#[test]
+fn the_module_names_no_path_of_the_machine_that_built_it() {
+    let bytes = std::fs::read(artifacts::module()).expect("the module can be read");
+    let text = String::from_utf8_lossy(&bytes);
+    let root = artifacts::repository();
+    assert!(!text.contains(root.to_str().expect("the repository's path is text")));
+    if let Some(home) = std::env::var_os("HOME").and_then(|home| home.into_string().ok()) {
+        assert!(
+            home.len() < 2 || !text.contains(&format!("{home}/")),
+            "the module names {home}"
+        );
+    }
+}
+
+#[test]
+fn a_byte_that_is_not_text_passes_in_any_header() {
+    let mut vm = started(LB);
+    for name in [
+        ":path",
+        ":authority",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "forwarded",
+        "x-any",
+        "cookie",
+    ] {
+        let mut odd = request("10.0.0.7");
+        odd.headers.retain(|(line, _)| line != name.as_bytes());
+        let odd = odd.header(name, b"\xff\xfe\x80");
+        let outcome = vm.request(odd).expect("no trap");
+        assert!(outcome.continued, "{name}");
+    }
+    let outcome = vm.request(request("10.0.0.7")).expect("no trap");
+    assert_eq!(proto(&outcome), [b"https"]);
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_every_fault_in_the_log() {
+    let mut vm = Vm::new(module(), &[]);
+    let bad = br#"{"trustedLoadBalancers": [{"name": "lb", "match": {"ipBlocks": ["10.0.0.1/8", "nonsense"]},
+        "forwardedProto": {"default": "tls"}}], "defaults": {"timeout": 15, "retries": {"retry_on": []}}, "route": []}"#;
+    assert!(!vm.start(bad).expect("no trap"));
+    let logs: Vec<String> = vm.take_logs().into_iter().map(|(_, line)| line).collect();
+    for part in [
+        "6 errors",
+        "trustedLoadBalancers[0].match.ipBlocks[0]: \"10.0.0.1/8\" has host bits set (did you mean 10.0.0.0/8?",
+        "trustedLoadBalancers[0].match.ipBlocks[1]: \"nonsense\" is not an address",
+        "trustedLoadBalancers[0].forwardedProto.default: \"tls\" is not understood",
+        "defaults.timeout: 15 has no unit (write 15s for seconds",
+        "defaults.retries.retry_on: there is no such field (did you mean retryOn?)",
+        "route: there is no such field (did you mean routes?)",
+    ] {
+        assert!(
+            logs.iter().any(|line| line.contains(part)),
+            "{part}\n{logs:#?}"
+        );
+    }
+}
+
+#[test]
+fn after_a_refused_configuration_the_one_before_goes_on() {
+    let mut vm = started(LB);
+    assert!(!vm.configure(b"{").expect("no trap"));
+    assert_eq!(
+        proto(&vm.request(request("10.0.0.7")).expect("no trap")),
+        [b"https"]
+    );
+    assert!(
+        vm.configure(br#"{"mode": "shadow", "defaults": {"timeout": "1s"}}"#)
+            .expect("no trap")
+    );
+    assert_eq!(
+        proto(&vm.request(request("10.0.0.7")).expect("no trap")),
+        [b"http"]
+    );
+}
+
+#[test]
+fn a_missing_secret_refuses_the_configuration_and_is_never_logged() {
+    let config = br#"{"trustedLoadBalancers": [{"name": "lb",
+        "match": {"headers": [{"name": "x-origin-verify", "fromEnv": "SECRET"}]}, "forwardedProto": {"default": "https"}}]}"#;
+    let mut vm = Vm::new(module(), &[]);
+    assert!(!vm.start(config).expect("no trap"));
+    let logs = format!("{:?}", vm.take_logs());
+    assert!(
+        logs.contains("the environment variable SECRET is not set"),
+        "{logs}"
+    );
+    let mut vm = Vm::new(module(), &[("SECRET", "hush-hush-hush")]);
+    vm.set_log_level(0);
+    assert!(vm.start(config).expect("no trap"));
+    let outcome = vm
+        .request(request("10.0.0.7").header("x-origin-verify", "hush-hush-hush"))
+        .expect("no trap");
+    assert_eq!(proto(&outcome), [b"https"]);
+    assert!(!format!("{:?}", vm.take_logs()).contains("hush"));
+}
+
+#[test]
+fn what_was_counted_reaches_the_host_on_the_next_tick() {
+    let mut vm = started(LB);
+    for peer in ["10.0.0.7", "192.0.2.9", "192.0.2.9"] {
+        vm.request(request(peer)).expect("no trap");
+    }
+    assert_eq!(vm.metric("trusted_lb_untrusted"), Some(0));
+    vm.tick().expect("no trap");
+    assert_eq!(vm.metric("trusted_lb_trusted"), Some(1));
+    assert_eq!(vm.metric("trusted_lb_untrusted"), Some(2));
+    assert_eq!(vm.metric("trusted_lb_configuration_accepted"), Some(1));
+}
+
+#[test]
+fn a_peer_that_cannot_be_told_is_counted_each_time_and_logged_once() {
+    let mut vm = started(LB);
+    for _ in 0..3 {
+        let hidden = request("10.0.0.7").property("source.address", "10.0.0.7:0");
+        assert_eq!(proto(&vm.request(hidden).expect("no trap")), [b"http"]);
+    }
+    vm.tick().expect("no trap");
+    assert_eq!(vm.metric("trusted_lb_peer_ambiguous"), Some(3));
+    let warnings: Vec<_> = vm
+        .take_logs()
+        .into_iter()
+        .filter(|(level, _)| *level == 3)
+        .collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].1.contains("peerAddress: forwardedFor"),
+        "{warnings:?}"
+    );
+}

@@ -1,0 +1,102 @@
+//! The table of request cases, given to the engine as plain data.
+
+use std::collections::BTreeMap;
+
+use testkit::{cases, hcm, wasm_host};
+use trusted_lb::config::{self, Mode};
+use trusted_lb::engine::{Attribute, Engine, Operation, Request};
+
+/// A request as filters see it, asked by the engine.
+struct Plain(wasm_host::Request);
+
+impl Request for Plain {
+    fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.0
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_slice(), value.as_slice()))
+    }
+
+    fn attribute(&self, attribute: Attribute) -> Option<Vec<u8>> {
+        self.0.properties.get(attribute.path()).cloned()
+    }
+}
+
+fn engine(config: &serde_json::Value, environment: &BTreeMap<String, String>) -> Engine {
+    let loaded = config::load(config.to_string().as_bytes());
+    let config = loaded
+        .config
+        .unwrap_or_else(|| panic!("{:#?}", loaded.problems));
+    Engine::new(&config, &|name| environment.get(name).cloned())
+        .expect("the environment is complete")
+}
+
+fn applied(
+    mut headers: testkit::HeaderLines,
+    operations: &[Operation<'_>],
+) -> testkit::HeaderLines {
+    for operation in operations {
+        match operation {
+            Operation::Set { name, value } => {
+                headers.retain(|(line, _)| line != name.as_bytes());
+                headers.push((name.as_bytes().into(), value.as_bytes().into()));
+            }
+            Operation::Remove { name } => headers.retain(|(line, _)| line != name),
+        }
+    }
+    headers
+}
+
+#[test]
+fn the_engine_decides_every_case_as_expected() {
+    let mut wrong = Vec::new();
+    for (file, groups) in cases::all() {
+        for group in groups {
+            let engine = engine(&group.config, &group.environment);
+            for case in &group.cases {
+                let request = Plain(hcm::received(
+                    &case.request,
+                    &group.gateway,
+                    &group.environment,
+                ));
+                let decision = engine.decide(&request);
+                let mut differences = Vec::new();
+                let rule = decision.rule.map(|rule| engine.rule_name(rule).to_owned());
+                if rule != case.expect.rule {
+                    differences.push(format!(
+                        "rule: expected {:?}, found {rule:?}",
+                        case.expect.rule
+                    ));
+                }
+                let route = decision
+                    .route
+                    .map(|route| engine.route_name(route).to_owned());
+                if route != case.expect.route {
+                    differences.push(format!(
+                        "route: expected {:?}, found {route:?}",
+                        case.expect.route
+                    ));
+                }
+                let operations: &[_] = match engine.mode() {
+                    Mode::Enforce => &decision.operations,
+                    Mode::Shadow => &[],
+                };
+                let headers = applied(request.0.headers.clone(), operations);
+                differences.extend(case.expect.differences(|name| {
+                    headers
+                        .iter()
+                        .filter(|(line, _)| line == name.as_bytes())
+                        .map(|(_, value)| value.clone())
+                        .collect()
+                }));
+                for difference in differences {
+                    wrong.push(format!(
+                        "{file}: {}: {}: {difference}",
+                        group.name, case.name
+                    ));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

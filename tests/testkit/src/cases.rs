@@ -1,0 +1,200 @@
+//! The table of request cases; `tests/cases/README.md` describes its fields.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use crate::{HeaderLines, artifacts, latin1};
+
+/// A plugin configuration, the connection manager in front of it, and requests that go through both.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Group {
+    /// What the group is about.
+    pub name: String,
+    /// The plugin configuration.
+    pub config: serde_json::Value,
+    /// The Wasm VM's environment.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// The connection manager.
+    #[serde(default)]
+    pub gateway: Gateway,
+    /// The requests.
+    pub cases: Vec<Case>,
+}
+
+/// Settings of the connection manager in front of the filter.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[allow(missing_docs)] // Envoy's own names; see tests/cases/README.md.
+pub struct Gateway {
+    pub use_remote_address: bool,
+    pub xff_num_trusted_hops: u32,
+    pub skip_xff_append: bool,
+    pub original_ip_header: Option<String>,
+    pub early_mutation: bool,
+    pub earlier_filter: Vec<(String, String)>,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            use_remote_address: true,
+            xff_num_trusted_hops: 0,
+            skip_xff_append: false,
+            original_ip_header: None,
+            early_mutation: false,
+            earlier_filter: Vec::new(),
+        }
+    }
+}
+
+/// One request, and what is expected of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Case {
+    /// What the case shows.
+    pub name: String,
+    /// What the client sends.
+    pub request: ClientRequest,
+    /// What comes of it.
+    pub expect: Expect,
+    /// Why a real Envoy can't run it.
+    #[serde(default)]
+    pub not_in_envoy: Option<String>,
+}
+
+/// What a client sends.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ClientRequest {
+    pub peer: IpAddr,
+    #[serde(default)]
+    pub protocol: Protocol,
+    #[serde(default)]
+    pub tls: bool,
+    #[serde(default = "get")]
+    pub method: String,
+    #[serde(default = "app")]
+    pub authority: String,
+    #[serde(default = "slash")]
+    pub path: String,
+    /// HTTP/2 only.
+    #[serde(default)]
+    pub scheme: Option<String>,
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+}
+
+impl ClientRequest {
+    /// The header lines as bytes.
+    #[must_use]
+    pub fn header_bytes(&self) -> HeaderLines {
+        self.headers
+            .iter()
+            .map(|(name, value)| (latin1(name), latin1(value)))
+            .collect()
+    }
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+fn app() -> String {
+    "app.example.com".to_owned()
+}
+
+fn slash() -> String {
+    "/".to_owned()
+}
+
+/// The protocol between client and gateway.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    Http2,
+}
+
+impl Protocol {
+    /// The value of Envoy's `request.protocol`.
+    #[must_use]
+    pub fn attribute(self) -> &'static str {
+        match self {
+            Protocol::Http1 => "HTTP/1.1",
+            Protocol::Http2 => "HTTP/2",
+        }
+    }
+}
+
+/// What comes of a request.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Expect {
+    /// The rule that trusts the peer, by name.
+    #[serde(default)]
+    pub rule: Option<String>,
+    /// The route whose overrides apply, by name.
+    #[serde(default)]
+    pub route: Option<String>,
+    /// Headers after the filter; null where one must be gone.
+    pub upstream: BTreeMap<String, Option<String>>,
+}
+
+impl Expect {
+    /// What differs from the expectation; `values` gives the lines of a header as they are after the filter.
+    #[must_use]
+    pub fn differences(&self, values: impl Fn(&str) -> Vec<Vec<u8>>) -> Vec<String> {
+        let mut differences = Vec::new();
+        for (name, expected) in &self.upstream {
+            let found = values(name);
+            let wanted: Vec<Vec<u8>> = expected.iter().map(|value| latin1(value)).collect();
+            if found != wanted {
+                let shown: Vec<String> = found
+                    .iter()
+                    .map(|value| value.escape_ascii().to_string())
+                    .collect();
+                differences.push(format!("{name}: expected {expected:?}, found {shown:?}"));
+            }
+        }
+        differences
+    }
+}
+
+/// Every file of the table, by name.
+///
+/// # Panics
+/// Where a file can't be read.
+#[must_use]
+pub fn all() -> Vec<(String, Vec<Group>)> {
+    let folder = artifacts::repository().join("tests/cases");
+    let mut files: Vec<_> = std::fs::read_dir(&folder)
+        .expect("tests/cases is there")
+        .map(|entry| entry.expect("a folder can be listed").path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "yaml")
+        })
+        .collect();
+    files.sort();
+    files
+        .into_iter()
+        .map(|path| {
+            let name = path
+                .file_stem()
+                .expect("files have names")
+                .to_string_lossy()
+                .into_owned();
+            let text = std::fs::read_to_string(&path).expect("a case file can be read");
+            let groups = serde_saphyr::from_str(&text)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            (name, groups)
+        })
+        .collect()
+}

@@ -1,0 +1,209 @@
+//! A real Envoy on this machine's loopback, started from a bootstrap and ended with its handle.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::artifacts;
+use crate::http::{self, Response};
+
+/// How long Envoy may take to start on a busy machine.
+const START: Duration = Duration::from_secs(30);
+
+/// A running Envoy.
+pub struct Envoy {
+    child: Child,
+    folder: TempDir,
+    admin: SocketAddr,
+    listeners: BTreeMap<String, SocketAddr>,
+}
+
+impl Envoy {
+    /// Starts Envoy and waits until it serves.
+    ///
+    /// # Panics
+    /// Where it doesn't, with the end of its log.
+    #[must_use]
+    pub fn start(bootstrap: &Value) -> Self {
+        Self::start_with_environment(bootstrap, &BTreeMap::new())
+    }
+
+    /// As [`Envoy::start`], with variables in the process's environment.
+    ///
+    /// # Panics
+    /// As [`Envoy::start`].
+    #[must_use]
+    pub fn start_with_environment(
+        bootstrap: &Value,
+        environment: &BTreeMap<String, String>,
+    ) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let mut bootstrap = bootstrap.clone();
+        bootstrap["admin"] =
+            json!({"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}});
+        let admin_file = folder.path().join("admin");
+        let child = command(&bootstrap, folder.path())
+            .args(["--concurrency", "1", "--drain-time-s", "1"])
+            .arg("--admin-address-path")
+            .arg(&admin_file)
+            .envs(environment)
+            .spawn()
+            .expect("Envoy can be run");
+        let mut envoy = Self {
+            child,
+            folder,
+            admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            listeners: BTreeMap::new(),
+        };
+        envoy.wait_until_ready(&admin_file);
+        envoy
+    }
+
+    fn wait_until_ready(&mut self, admin_file: &Path) {
+        let deadline = Instant::now() + START;
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("Envoy ended with {status}:\n{}", self.log_tail());
+            }
+            if let Ok(text) = std::fs::read_to_string(admin_file)
+                && let Ok(admin) = text.trim().parse()
+            {
+                self.admin = admin;
+                let ready = http::try_get(admin, "/ready");
+                if ready.is_ok_and(|response| response.status == 200) {
+                    break;
+                }
+            }
+            assert!(
+                Instant::now() < deadline,
+                "Envoy isn't ready:\n{}",
+                self.log_tail()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let listing: Value = serde_json::from_slice(&self.admin("/listeners?format=json").body)
+            .expect("the admin interface answers in JSON");
+        for status in listing["listener_statuses"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            let address = &status["local_address"]["socket_address"];
+            let name = status["name"].as_str().unwrap_or_default();
+            if let (Some(ip), Some(port)) =
+                (address["address"].as_str(), address["port_value"].as_u64())
+            {
+                let address = format!("{ip}:{port}").parse().expect("an address");
+                self.listeners.insert(name.to_owned(), address);
+            }
+        }
+    }
+
+    /// Where a listener listens.
+    ///
+    /// # Panics
+    /// Where there is no listener of that name.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> SocketAddr {
+        *self
+            .listeners
+            .get(name)
+            .unwrap_or_else(|| panic!("no listener {name}:\n{}", self.log_tail()))
+    }
+
+    /// Asks the admin interface.
+    #[must_use]
+    pub fn admin(&self, path: &str) -> Response {
+        http::try_get(self.admin, path).unwrap_or_else(|error| panic!("admin {path}: {error}"))
+    }
+
+    /// The value of a counter or gauge; 0 where there is none.
+    #[must_use]
+    pub fn stat(&self, name: &str) -> u64 {
+        let text = String::from_utf8_lossy(&self.admin(&format!("/stats?filter=^{name}$")).body)
+            .into_owned();
+        text.lines()
+            .find_map(|line| {
+                line.strip_prefix(name)?
+                    .strip_prefix(": ")?
+                    .trim()
+                    .parse()
+                    .ok()
+            })
+            .unwrap_or(0)
+    }
+
+    /// Everything that Envoy logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        read_log(self.folder.path())
+    }
+
+    fn log_tail(&self) -> String {
+        tail(&self.log())
+    }
+
+    /// The process's number, for reading what it costs.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Has Envoy check a bootstrap, the module's own `on_configure` included.
+///
+/// # Errors
+/// Envoy's log, where it refuses.
+///
+/// # Panics
+/// Where Envoy can't be run.
+pub fn validate(bootstrap: &Value) -> Result<(), String> {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let status = command(bootstrap, folder.path())
+        .args(["--mode", "validate"])
+        .status()
+        .expect("Envoy can be run");
+    if status.success() {
+        Ok(())
+    } else {
+        Err(read_log(folder.path()))
+    }
+}
+
+fn command(bootstrap: &Value, folder: &Path) -> Command {
+    let file = folder.join("bootstrap.json");
+    std::fs::write(&file, bootstrap.to_string()).expect("the bootstrap can be written");
+    let log = std::fs::File::create(folder.join("log")).expect("a log can be written");
+    let mut command = Command::new(artifacts::envoy());
+    command
+        .arg("--config-path")
+        .arg(file)
+        .args(["--use-dynamic-base-id", "--log-level", "info"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    command
+}
+
+fn read_log(folder: &Path) -> String {
+    let bytes = std::fs::read(folder.join("log")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The end of a log, without the long lists that Envoy begins with.
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| line.len() < 400).collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}

@@ -1,0 +1,288 @@
+//! Bootstraps for Envoy as a gateway: a connection manager, our filter, and an observer behind it.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::artifacts;
+use crate::cases::Gateway;
+use crate::hcm::{PEER_HELPER, PROTO_HELPER, VIRTUAL_HOST};
+
+/// Headers that Envoy's router takes away; the observer shows each under `x-seen-`.
+const OBSERVED: &[&str] = &[
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-max-retries",
+    "x-envoy-retry-on",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retriable-header-names",
+    "x-envoy-hedge-on-per-try-timeout",
+];
+
+/// A listener with an HTTP connection manager.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    name: String,
+    gateway: Gateway,
+    tls: bool,
+    filters: Vec<Value>,
+    virtual_hosts: Value,
+}
+
+impl Listener {
+    /// A gateway's plain listener, without a filter, one virtual host that routes everything to the upstream.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            gateway: Gateway::default(),
+            tls: false,
+            filters: Vec::new(),
+            virtual_hosts: json!([{
+                "name": VIRTUAL_HOST,
+                "domains": ["*"],
+                "routes": [
+                    {"name": "named-route", "match": {"prefix": "/named"}, "route": {"cluster": "upstream"}},
+                    {"match": {"prefix": "/"}, "route": {"cluster": "upstream"}},
+                ],
+            }]),
+        }
+    }
+
+    /// Settings of the connection manager.
+    #[must_use]
+    pub fn gateway(mut self, gateway: &Gateway) -> Self {
+        self.gateway = gateway.clone();
+        self
+    }
+
+    /// Terminates TLS, with a certificate made up here.
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// Adds an HTTP filter behind those before.
+    #[must_use]
+    pub fn filter(mut self, filter: Value) -> Self {
+        self.filters.push(filter);
+        self
+    }
+
+    /// Adds our filter with this plugin configuration.
+    #[must_use]
+    pub fn plugin(self, configuration: &Value, environment: &BTreeMap<String, String>) -> Self {
+        self.filter(plugin(configuration, environment))
+    }
+
+    /// Replaces the virtual hosts.
+    #[must_use]
+    pub fn virtual_hosts(mut self, virtual_hosts: Value) -> Self {
+        self.virtual_hosts = virtual_hosts;
+        self
+    }
+
+    fn json(&self) -> Value {
+        let mut filters = Vec::new();
+        if !self.gateway.earlier_filter.is_empty() {
+            let added = self
+                .gateway
+                .earlier_filter
+                .iter()
+                .map(|(name, value)| append(name, value, "OVERWRITE_IF_EXISTS_OR_ADD"))
+                .collect();
+            filters.push(header_mutation("earlier", added));
+        }
+        filters.extend(self.filters.iter().cloned());
+        filters.push(observer());
+        filters.push(json!({
+            "name": "envoy.filters.http.router",
+            "typed_config": typed("extensions.filters.http.router.v3.Router"),
+        }));
+        let mut manager =
+            typed("extensions.filters.network.http_connection_manager.v3.HttpConnectionManager");
+        merge(
+            &mut manager,
+            json!({
+                "stat_prefix": self.name,
+                "codec_type": "AUTO",
+                "use_remote_address": self.gateway.use_remote_address,
+                "xff_num_trusted_hops": self.gateway.xff_num_trusted_hops,
+                "skip_xff_append": self.gateway.skip_xff_append,
+                "upgrade_configs": [{"upgrade_type": "websocket"}],
+                "http_filters": filters,
+                "route_config": {"name": self.name, "virtual_hosts": self.virtual_hosts},
+            }),
+        );
+        if let Some(header) = &self.gateway.original_ip_header {
+            let mut detection =
+                typed("extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig");
+            merge(
+                &mut detection,
+                json!({"header_name": header, "allow_extension_to_set_address_as_trusted": true}),
+            );
+            manager["original_ip_detection_extensions"] = json!([{
+                "name": "envoy.http.original_ip_detection.custom_header", "typed_config": detection,
+            }]);
+        }
+        if self.gateway.early_mutation {
+            manager["early_header_mutation_extensions"] = json!([early_mutation()]);
+        }
+        let mut chain = json!({"filters": [{
+            "name": "envoy.filters.network.http_connection_manager", "typed_config": manager,
+        }]});
+        if self.tls {
+            chain["transport_socket"] = tls_socket();
+        }
+        json!({
+            "name": self.name,
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+            "filter_chains": [chain],
+        })
+    }
+}
+
+/// A bootstrap with these listeners and the upstream as its cluster.
+#[must_use]
+pub fn bootstrap(listeners: &[Listener], upstream: SocketAddr) -> Value {
+    let endpoint = json!({"endpoint": {"address": {"socket_address": {
+        "address": upstream.ip().to_string(), "port_value": upstream.port(),
+    }}}});
+    json!({"static_resources": {
+        "listeners": listeners.iter().map(Listener::json).collect::<Vec<_>>(),
+        "clusters": [{
+            "name": "upstream",
+            "type": "STATIC",
+            "connect_timeout": "2s",
+            "load_assignment": {"cluster_name": "upstream", "endpoints": [{"lb_endpoints": [endpoint]}]},
+        }],
+    }})
+}
+
+/// Our filter, as a standalone Envoy loads it.
+#[must_use]
+pub fn plugin(configuration: &Value, environment: &BTreeMap<String, String>) -> Value {
+    let mut wasm = typed("extensions.filters.http.wasm.v3.Wasm");
+    merge(
+        &mut wasm,
+        json!({"config": {
+            "name": "trusted-lb",
+            "fail_open": false,
+            "configuration": {
+                "@type": "type.googleapis.com/google.protobuf.StringValue",
+                "value": configuration.to_string(),
+            },
+            "vm_config": {
+                // A VM of its own for each environment: whether it is part of the VM's key is Envoy's business.
+                "vm_id": fingerprint(environment),
+                "runtime": "envoy.wasm.runtime.v8",
+                "code": {"local": {"filename": artifacts::module()}},
+                "environment_variables": {"key_values": environment},
+            },
+        }}),
+    );
+    json!({"name": "trusted-lb", "typed_config": wasm})
+}
+
+fn fingerprint(environment: &BTreeMap<String, String>) -> String {
+    let mut hasher = DefaultHasher::new();
+    environment.hash(&mut hasher);
+    format!("{:x}", hasher.finish())
+}
+
+/// The early header mutation that saves what Envoy is about to overwrite.
+fn early_mutation() -> Value {
+    let mut mutation =
+        typed("extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation");
+    let token = "%ENVIRONMENT(HELPER_TOKEN)%";
+    merge(
+        &mut mutation,
+        json!({"mutations": [
+            {"remove": PEER_HELPER},
+            {"remove": PROTO_HELPER},
+            append(PEER_HELPER, &format!("{token} %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"), "APPEND_IF_EXISTS_OR_ADD"),
+            append(PROTO_HELPER, &format!("{token} %REQ(x-forwarded-proto)%"), "APPEND_IF_EXISTS_OR_ADD"),
+        ]}),
+    );
+    json!({"name": "envoy.http.early_header_mutation.header_mutation", "typed_config": mutation})
+}
+
+/// A filter that copies what only filters can see into headers that reach the upstream.
+fn observer() -> Value {
+    let mut copies = vec![append(
+        "x-seen-scheme",
+        "%REQ(:SCHEME)%",
+        "OVERWRITE_IF_EXISTS_OR_ADD",
+    )];
+    for name in OBSERVED {
+        copies.push(append(
+            &format!("x-seen-{name}"),
+            &format!("%REQ({name})%"),
+            "OVERWRITE_IF_EXISTS_OR_ADD",
+        ));
+    }
+    header_mutation("observer", copies)
+}
+
+/// The header under which the upstream sees one that the observer copies.
+#[must_use]
+pub fn seen_as(name: &str) -> String {
+    if name == ":scheme" {
+        "x-seen-scheme".to_owned()
+    } else if OBSERVED.contains(&name) {
+        format!("x-seen-{name}")
+    } else {
+        name.to_owned()
+    }
+}
+
+fn header_mutation(name: &str, mutations: Vec<Value>) -> Value {
+    let mut config = typed("extensions.filters.http.header_mutation.v3.HeaderMutation");
+    merge(
+        &mut config,
+        json!({"mutations": {"request_mutations": mutations}}),
+    );
+    json!({"name": name, "typed_config": config})
+}
+
+fn append(name: &str, value: &str, action: &str) -> Value {
+    json!({"append": {"header": {"key": name, "value": value}, "append_action": action}})
+}
+
+fn tls_socket() -> Value {
+    let certified = rcgen::generate_simple_self_signed(vec!["app.example.com".to_owned()])
+        .expect("a certificate can be made");
+    let mut context = typed("extensions.transport_sockets.tls.v3.DownstreamTlsContext");
+    merge(
+        &mut context,
+        json!({"common_tls_context": {
+            "alpn_protocols": ["h2", "http/1.1"],
+            "tls_certificates": [{
+                "certificate_chain": {"inline_string": certified.cert.pem()},
+                "private_key": {"inline_string": certified.signing_key.serialize_pem()},
+            }],
+        }}),
+    );
+    json!({"name": "envoy.transport_sockets.tls", "typed_config": context})
+}
+
+/// A message of Envoy's, by its name below `envoy.`.
+#[must_use]
+pub fn typed(name: &str) -> Value {
+    json!({"@type": format!("type.googleapis.com/envoy.{name}")})
+}
+
+/// Adds the fields of one object to another.
+///
+/// # Panics
+/// Where either isn't an object.
+pub fn merge(into: &mut Value, from: Value) {
+    let (Value::Object(into), Value::Object(from)) = (into, from) else {
+        panic!("only objects can be merged");
+    };
+    into.extend(from);
+}
