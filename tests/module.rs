@@ -1,5 +1,8 @@
 //! The built module in an in-process proxy-wasm host.
 
+// Tests end where something is not as expected.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::sync::OnceLock;
 
 use testkit::wasm_host::{Module, Outcome, Request, Vm};

@@ -1,5 +1,8 @@
 //! The table of request cases, given to the engine as plain data.
 
+// Tests end where something is not as expected.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::collections::BTreeMap;
 
 use testkit::{cases, hcm, wasm_host};

@@ -90,6 +90,32 @@ pub struct ClientRequest {
 }
 
 impl ClientRequest {
+    /// A plain GET over HTTP/1.1.
+    #[must_use]
+    pub fn get(peer: IpAddr, authority: &str, path: &str) -> Self {
+        Self {
+            peer,
+            protocol: Protocol::Http1,
+            tls: false,
+            method: get(),
+            authority: authority.to_owned(),
+            path: path.to_owned(),
+            scheme: None,
+            headers: Vec::new(),
+        }
+    }
+
+    /// Adds header lines.
+    #[must_use]
+    pub fn with(mut self, headers: &[(&str, &str)]) -> Self {
+        self.headers.extend(
+            headers
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        self
+    }
+
     /// The header lines as bytes.
     #[must_use]
     pub fn header_bytes(&self) -> HeaderLines {

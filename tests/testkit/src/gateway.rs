@@ -146,6 +146,20 @@ impl Listener {
     }
 }
 
+/// Virtual hosts as a gateway has them: `secure.example.com` with httpsRedirect, `old.example.com` with a path redirect,
+/// everything else routed to the upstream.
+#[must_use]
+pub fn usual_virtual_hosts() -> Value {
+    let routed = json!([{"match": {"prefix": "/"}, "route": {"cluster": "upstream"}}]);
+    json!([
+        {"name": "secure", "domains": ["secure.example.com"], "require_tls": "ALL", "routes": routed},
+        {"name": "old", "domains": ["old.example.com"], "routes": [
+            {"match": {"prefix": "/"}, "redirect": {"path_redirect": "/new"}},
+        ]},
+        {"name": "app", "domains": ["*"], "routes": routed},
+    ])
+}
+
 /// A bootstrap with these listeners and the upstream as its cluster.
 #[must_use]
 pub fn bootstrap(listeners: &[Listener], upstream: SocketAddr) -> Value {
