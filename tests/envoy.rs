@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use testkit::cases::{self, ClientRequest, Protocol};
 use testkit::envoy::{self, Envoy};
-use testkit::gateway::{Listener, bootstrap, seen_as, usual_virtual_hosts};
+use testkit::gateway::{Listener, bootstrap, plugin, seen_as, usual_virtual_hosts};
 use testkit::http::{self, Response};
 use testkit::upstream::Upstream;
 
@@ -209,4 +209,17 @@ fn envoy_refuses_a_bad_configuration_and_its_log_names_every_fault() {
     ] {
         assert!(log.contains(part), "{part}\n{log}");
     }
+}
+
+#[test]
+fn envoy_hands_a_struct_over_as_protobuf_and_the_log_says_what_to_write() {
+    let mut filter = plugin(&json!({}), &BTreeMap::new());
+    filter["typed_config"]["config"]["configuration"] = json!({"@type": "type.googleapis.com/google.protobuf.Struct", "value": {"defaults": {"timeout": "15s"}}});
+    let listener = Listener::new("gateway").filter(filter);
+    let log = envoy::validate(&bootstrap(&[listener], ([127, 0, 0, 1], 1).into()))
+        .expect_err("it is refused");
+    assert!(
+        log.contains("write JSON text into a google.protobuf.StringValue"),
+        "{log}"
+    );
 }

@@ -64,6 +64,9 @@ impl Loaded {
     }
 }
 
+/// The first byte of an encoded message whose first field is a message or a text.
+const PROTOBUF_FIELD_1: u8 = 0x0a;
+
 /// Reads a configuration from JSON text, as Envoy hands it over.
 #[must_use]
 pub fn load(text: &[u8]) -> Loaded {
@@ -77,9 +80,15 @@ pub fn load(text: &[u8]) -> Loaded {
     } else {
         match serde_json::from_slice::<Node>(text) {
             Ok(node) => return load_document(&node),
-            Err(error) => problems.error(
+            Err(error) => problems.error_with_help(
                 &Path::Root,
                 &format_args!("the configuration is not valid JSON: {error}"),
+                // A Struct is handed over as it is encoded, which begins with the number of its first field.
+                if text.first() == Some(&PROTOBUF_FIELD_1) {
+                    &"Envoy doesn't turn a google.protobuf.Struct into JSON: write JSON text into a google.protobuf.StringValue"
+                } else {
+                    &"Envoy hands over the text of a google.protobuf.StringValue as it is: write JSON there, not YAML"
+                },
             ),
         }
     }

@@ -201,8 +201,8 @@ fn print_table(demo: &Demo) -> bool {
     };
     let group = 2 * CELL - 2;
     println!(
-        "{:WHAT$}{:group$}  {}",
-        "", "without the filter", "with trusted-lb"
+        "{:WHAT$}{:group$}  with trusted-lb",
+        "", "without the filter"
     );
     let heads: String = COLUMNS
         .iter()
