@@ -12,12 +12,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/envoy.sh
 
 readonly MODULE=dist/trusted_lb.wasm
+readonly COMMAND=dist/trusted-lb
 
 usage() {
     cat <<EOF
 usage: ./build.sh [COMMAND]
 
   build [--quiet]     build the module into $MODULE (the default)
+  cli                 build the trusted-lb command into $COMMAND
   demo                show it working in a real Envoy, on this machine's loopback
   test [ARGS...]      format, lints, and every test; ARGS go to cargo test
   envoy [VERSION]     print the path of an Envoy binary (default $DEFAULT_ENVOY), downloading it first where needed;
@@ -43,7 +45,7 @@ cmd_build() {
 
 build_module() {
     local commit flags cargo_home=${CARGO_HOME:-$HOME/.cargo}
-    commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+    commit=$(commit)
     # No path of the machine that built it belongs into the module: the same sources give the same bytes anywhere.
     flags="--remap-path-prefix=$PWD=/trusted-lb --remap-path-prefix=$cargo_home=/cargo"
     local env=(CARGO_TARGET_DIR=target/module TRUSTED_LB_COMMIT="$commit" RUSTFLAGS="$flags")
@@ -65,6 +67,23 @@ describe_module() {
     printf '%s  %d KB (%d bytes)\n' "$MODULE" $(((bytes + 999) / 1000)) "$bytes"
     printf 'sha256  %s\n' "$(sha256sum "$MODULE" | cut -d' ' -f1)"
     printf 'std     %s\n' "$wasm_std_from"
+}
+
+cmd_cli() {
+    [ $# = 0 ] || fail "cli takes no arguments"
+    local version
+    version="$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1) ($(commit))"
+    say "building $COMMAND (a minute on the first run)"
+    TRUSTED_LB_VERSION="$version" cargo build --quiet --locked --profile command --features cli --bin trusted-lb
+    mkdir -p dist
+    cp target/command/trusted-lb "$COMMAND.part"
+    mv "$COMMAND.part" "$COMMAND"
+    say "$COMMAND  $("$COMMAND" --version)"
+}
+
+# The commit that is built, as versions show it.
+commit() {
+    git rev-parse --short=12 HEAD 2>/dev/null || echo unknown
 }
 
 cmd_demo() {
@@ -94,7 +113,7 @@ cmd_test() {
         say "==> SKIPPED: cargo clippy is not installed, so lints are not checked"
     fi
     step "module and Envoy" export_artifacts
-    step "tests" cargo test --workspace --locked "$@"
+    step "tests" cargo test --workspace --all-features --locked "$@"
     say "all tests passed in $((SECONDS - began)) s"
 }
 
@@ -115,7 +134,7 @@ cmd_clean() {
 }
 
 case "${1-build}" in
-build | demo | test | envoy | clean) "cmd_${1-build}" "${@:2}" ;;
+build | cli | demo | test | envoy | clean) "cmd_${1-build}" "${@:2}" ;;
 help | -h | --help) usage ;;
 *)
     say "error: there is no command '$1'"

@@ -19,6 +19,7 @@
 //! ```
 
 mod address;
+mod covers;
 mod document;
 mod duration;
 mod headers;

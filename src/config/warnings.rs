@@ -1,21 +1,120 @@
 //! What works, but probably not as its author thinks.
 
-use super::model::{Config, Policy, Retries, Timeout, UntrustedProto};
+use super::covers;
+use super::document::quoted;
+use super::model::{
+    Config, HeaderValueMatch, IpBlock, LoadBalancerMatch, Policy, Retries, Timeout, UntrustedProto,
+};
 use super::problem::Problems;
 
 /// Looks a configuration without errors through.
 pub(crate) fn find(config: &Config, problems: &Problems) {
-    if config.trusted_load_balancers.is_empty() {
-        problems.warn(&"trustedLoadBalancers", &"there is no rule, so nobody is trusted and x-forwarded-proto always tells the gateway's own connection", &"add a rule for the load balancer in front of this gateway");
+    let rules = &config.trusted_load_balancers;
+    if rules.is_empty() {
+        problems.warn(
+            &"trustedLoadBalancers",
+            &"there is no rule, so nobody is trusted and x-forwarded-proto always tells the gateway's own connection",
+            &"add a rule for the load balancer in front of this gateway",
+        );
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        let covered = rules
+            .iter()
+            .take(index)
+            .find(|earlier| covers::load_balancer(&earlier.matches, &rule.matches));
+        if let Some(earlier) = covered {
+            never(
+                &format_args!("trustedLoadBalancers[{index}].match"),
+                &earlier.name,
+                problems,
+            );
+        }
+        addresses(
+            &format_args!("trustedLoadBalancers[{index}].match"),
+            &rule.matches,
+            problems,
+        );
+    }
+    for (index, route) in config.routes.iter().enumerate() {
+        let covered = config
+            .routes
+            .iter()
+            .take(index)
+            .find(|earlier| covers::route(&earlier.matches, &route.matches));
+        if let Some(earlier) = covered {
+            never(
+                &format_args!("routes[{index}].match"),
+                &earlier.name,
+                problems,
+            );
+        }
+        let names = &route.matches;
+        if (!names.routes.is_empty() || !names.virtual_services.is_empty())
+            && names.request.hosts.is_empty()
+            && names.request.paths.is_empty()
+            && names.virtual_hosts.is_empty()
+        {
+            problems.warn(
+                &format_args!("routes[{index}].match"),
+                &"route and VirtualService names are best effort: behind httpsRedirect, and where routes match on \
+                  headers that this filter writes, Envoy names the route from before the correction, or none",
+                &"match by hosts, paths or virtualHosts where you can",
+            );
+        }
     }
     if config.untrusted.forwarded_proto == UntrustedProto::Keep {
-        problems.warn(&"untrusted.forwardedProto", &"keep leaves x-forwarded-proto to anybody who reaches this gateway where Envoy keeps it too \
-             (numTrustedProxies of 1 or more)", &"write connection, unless every way to this gateway leads through something that overwrites it");
+        problems.warn(
+            &"untrusted.forwardedProto",
+            &"keep leaves x-forwarded-proto to anybody who reaches this gateway where Envoy keeps it too \
+              (numTrustedProxies of 1 or more)",
+            &"write connection, unless every way to this gateway leads through something that overwrites it",
+        );
     }
     retries("defaults", &config.defaults, &config.defaults, problems);
     for (index, route) in config.routes.iter().enumerate() {
         let path = format!("routes[{index}]");
         retries(&path, &route.policy, &config.defaults, problems);
+    }
+}
+
+fn never(path: &dyn std::fmt::Display, earlier: &str, problems: &Problems) {
+    problems.warn(
+        path,
+        &format_args!(
+            "this never gets its turn: {} in front of it holds for all of it",
+            quoted(earlier)
+        ),
+        &"the first that matches wins: put the narrower one first",
+    );
+}
+
+/// Addresses that say less than they seem to.
+fn addresses(path: &dyn std::fmt::Display, matches: &LoadBalancerMatch, problems: &Problems) {
+    let proven = matches.client_certificate.is_some()
+        || matches
+            .request
+            .headers
+            .iter()
+            .any(|header| matches!(header.value, HeaderValueMatch::FromEnv(_)));
+    if proven {
+        return;
+    }
+    let mut sets = matches.ip_blocks.iter().filter_map(|block| match block {
+        IpBlock::Set(set) => Some(set),
+        IpBlock::Net(_) => None,
+    });
+    if let Some(set) = sets.find(|set| set.shared_edge || set.name == "@private") {
+        let who = if set.shared_edge {
+            "any customer of that vendor can send requests from these addresses"
+        } else {
+            "every pod, node and neighbour with a private address is trusted"
+        };
+        problems.warn(
+            &format_args!("{path}.ipBlocks"),
+            &format_args!("{} alone doesn't say whose traffic it is: {who}", set.name),
+            &"add a secret header (headers: [{name: x-origin-verify, fromEnv: ORIGIN_SECRET}]) or a clientCertificate, \
+              or list the load balancer's own subnets",
+        );
     }
 }
 
@@ -38,7 +137,18 @@ fn retries(path: &str, policy: &Policy, defaults: &Policy, problems: &Problems) 
         );
     }
     if attempts.is_some_and(|attempts| attempts > 0) && !conditions {
-        problems.warn(&format_args!("{path}.retries.attempts"), &"attempts without retryOn: nothing is retried unless the route's own policy says on what", &"write for example retryOn: [connect-failure, refused-stream]");
+        problems.warn(
+            &format_args!("{path}.retries.attempts"),
+            &"attempts without retryOn: nothing is retried unless the route's own policy says on what",
+            &"write for example retryOn: [connect-failure, refused-stream]",
+        );
+    }
+    if merged.hedge_on_per_try_timeout == Some(true) && merged.per_try_timeout.is_none() {
+        problems.warn(
+            &format_args!("{path}.retries.hedgeOnPerTryTimeout"),
+            &"hedging does nothing without perTryTimeout",
+            &"write for example perTryTimeout: 500ms",
+        );
     }
     let timeout = policy.timeout.or(defaults.timeout);
     if let (Some(Timeout::After(timeout)), Some(per_try)) = (timeout, merged.per_try_timeout)

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
+use super::matcher::Condition;
 use super::peer::Peer;
+use super::signal::Reading;
 use crate::config::Scheme;
 
 /// What becomes of one request, and why.
@@ -87,6 +89,19 @@ impl fmt::Display for Operation<'_> {
             Operation::Remove { name } => write!(f, "remove {}", String::from_utf8_lossy(name)),
         }
     }
+}
+
+/// A decision, and how it came about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation<'a> {
+    /// What was decided.
+    pub decision: Decision<'a>,
+    /// For each rule, the first condition that doesn't hold.
+    pub rules: Vec<Option<Condition>>,
+    /// For each route, the first condition that doesn't hold.
+    pub routes: Vec<Option<Condition>>,
+    /// What each signal of the rule or route that applies says.
+    pub signals: Vec<(&'a str, Reading)>,
 }
 
 /// What is worth counting about a decision.

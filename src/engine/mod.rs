@@ -17,7 +17,7 @@ mod secret;
 mod signal;
 
 pub use compile::Environment;
-pub use decision::{Because, Decision, Notes, Operation};
+pub use decision::{Because, Decision, Explanation, Notes, Operation};
 pub use matcher::Condition;
 pub use peer::{Peer, PeerProblem};
 pub use request::{Attribute, Request};
@@ -114,18 +114,54 @@ impl Engine {
 
     /// Decides what becomes of a request.
     pub fn decide<'a, R: Request>(&'a self, request: &'a R) -> Decision<'a> {
+        self.decide_on(&Facts::new(self, request))
+    }
+
+    /// Decides, and says how it came to that: for people, by the same functions.
+    pub fn explain<'a, R: Request>(&'a self, request: &'a R) -> Explanation<'a> {
         let facts = Facts::new(self, request);
+        let decision = self.decide_on(&facts);
+        let rules = self.rules.iter().map(|rule| rule.unmet(&facts)).collect();
+        let routes = self
+            .routes
+            .iter()
+            .map(|route| route.unmet(&facts))
+            .collect();
+        let signals = self
+            .proto_for(decision.rule, decision.route)
+            .map(|proto| {
+                proto
+                    .from
+                    .iter()
+                    .map(|signal| {
+                        (
+                            self.names.name(signal.header),
+                            signal.read(facts.header(signal.header)),
+                        )
+                    })
+                    .collect()
+            })
+            .unwrap_or_default();
+        Explanation {
+            decision,
+            rules,
+            routes,
+            signals,
+        }
+    }
+
+    fn decide_on<'a, R: Request>(&'a self, facts: &Facts<'a, R>) -> Decision<'a> {
         let rule = self
             .rules
             .iter()
-            .position(|rule| rule.unmet(&facts).is_none());
+            .position(|rule| rule.unmet(facts).is_none());
         let route = self
             .routes
             .iter()
-            .position(|route| route.unmet(&facts).is_none());
+            .position(|route| route.unmet(facts).is_none());
         let mut operations = Vec::with_capacity(8);
         let mut notes = Notes::default();
-        let (forwarded_proto, because) = self.forwarded_proto(&facts, rule, route);
+        let (forwarded_proto, because) = self.forwarded_proto(facts, rule, route);
 
         let before = facts.header(HeaderId::FORWARDED_PROTO);
         if let Some(scheme) = forwarded_proto
@@ -137,19 +173,19 @@ impl Engine {
             });
             notes.forged_claim = rule.is_none() && before.is_present();
         }
-        self.remove_headers(&facts, rule.is_some(), &mut operations, &mut notes);
-        if let Some(value) = self.scheme_to_write(&facts, rule.is_some(), forwarded_proto) {
+        self.remove_headers(facts, rule.is_some(), &mut operations, &mut notes);
+        if let Some(value) = self.scheme_to_write(facts, rule.is_some(), forwarded_proto) {
             operations.push(Operation::Set {
                 name: self.names.name(HeaderId::SCHEME),
                 value: value.as_str(),
             });
             notes.scheme_rewritten = true;
         }
-        self.write_port(&facts, forwarded_proto, because, &mut operations);
+        self.write_port(facts, forwarded_proto, because, &mut operations);
         let policy = route
             .and_then(|index| self.routes.get(index))
             .map_or(&self.defaults, |route| &route.policy);
-        policy.apply(&facts, &mut operations, &mut notes);
+        policy.apply(facts, &mut operations, &mut notes);
         Decision {
             peer: facts.peer_if_asked(),
             rule,
@@ -161,6 +197,15 @@ impl Engine {
         }
     }
 
+    /// How a trusted peer tells the scheme: as its route says, else as its rule does; nothing for an untrusted peer.
+    fn proto_for(&self, rule: Option<usize>, route: Option<usize>) -> Option<&ForwardedProto> {
+        let rule = self.rules.get(rule?)?;
+        let of_route = route
+            .and_then(|index| self.routes.get(index))
+            .and_then(|route| route.forwarded_proto.as_ref());
+        Some(of_route.unwrap_or(&rule.forwarded_proto))
+    }
+
     /// The client's scheme, and where that comes from.
     fn forwarded_proto<'a, R: Request>(
         &'a self,
@@ -168,17 +213,13 @@ impl Engine {
         rule: Option<usize>,
         route: Option<usize>,
     ) -> (Option<Scheme>, Because<'a>) {
-        let Some(rule) = rule.and_then(|index| self.rules.get(index)) else {
+        let Some(proto) = self.proto_for(rule, route) else {
             return match self.untrusted_proto {
                 UntrustedProto::Connection => (Some(facts.connection()), Because::Connection),
                 UntrustedProto::Http => (Some(Scheme::Http), Because::UntrustedHttp),
                 UntrustedProto::Keep => (None, Because::Kept),
             };
         };
-        let proto = route
-            .and_then(|index| self.routes.get(index))
-            .and_then(|route| route.forwarded_proto.as_ref())
-            .unwrap_or(&rule.forwarded_proto);
         let mut unusable = None;
         for signal in &proto.from {
             let header = self.names.name(signal.header);

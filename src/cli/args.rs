@@ -1,0 +1,202 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Checks and explains configurations of trusted-lb.
+#[derive(Debug, Parser)]
+#[command(
+    name = "trusted-lb",
+    version = super::VERSION,
+    max_term_width = 100,
+    after_help = "Examples:\n  trusted-lb check wasmplugin.yaml\n  trusted-lb check wasmplugin.yaml virtual-services.yaml\n  \
+        trusted-lb explain config.yaml --peer 10.0.12.5 --url https://shop.example.com/ -H 'x-forwarded-port: 443'\n  \
+        trusted-lb render wasmplugin config.yaml --url oci://registry.example.com/trusted-lb:0.1.0\n  \
+        trusted-lb migrate lua-envoyfilter.yaml --ip-block 10.0.12.0/24\n\nExit codes: 0 good, 1 a configuration is \
+        invalid, 2 wrong usage."
+)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Find what is wrong with configurations, in whatever files hold them
+    Check(CheckArgs),
+    /// Say what becomes of a request, and why
+    Explain(Box<ExplainArgs>),
+    /// Write a complete manifest around a configuration
+    Render(RenderArgs),
+    /// Turn a Lua EnvoyFilter into the WasmPlugin that replaces it
+    Migrate(MigrateArgs),
+    /// Print the JSON Schema of the configuration
+    Schema,
+    /// Print the configuration reference, as Markdown
+    Reference,
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For machines
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Plugin configurations, WasmPlugin, TrafficExtension, EnvoyFilter, VirtualService, Envoy bootstraps; - is stdin
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// How problems are printed
+    #[arg(long, default_value = "text")]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// A file with one configuration; - is stdin
+    pub(super) file: PathBuf,
+    /// The address of the direct peer: whoever opened the connection to the gateway
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) peer: IpAddr,
+    /// The x-forwarded-for that the peer sends
+    #[arg(long, value_name = "LIST")]
+    pub(super) xff: Option<String>,
+    /// The gateway's port
+    #[arg(long, default_value_t = 8080)]
+    pub(super) port: u16,
+    /// The method
+    #[arg(long, default_value = "GET")]
+    pub(super) method: String,
+    /// The URL; its scheme is what an HTTP/2 peer says itself
+    #[arg(long, default_value = "http://app.example.com/")]
+    pub(super) url: String,
+    /// A header line, as often as needed
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header_line)]
+    pub(super) headers: Vec<(String, String)>,
+    /// The peer speaks HTTP/2
+    #[arg(long)]
+    pub(super) http2: bool,
+    /// The connection to the gateway is TLS
+    #[arg(long)]
+    pub(super) tls: bool,
+    /// Istio's numTrustedProxies, Envoy's number of trusted hops
+    #[arg(long, default_value_t = 0, value_name = "HOPS")]
+    pub(super) num_trusted_proxies: u32,
+    /// Envoy's virtual host
+    #[arg(long, value_name = "NAME")]
+    pub(super) virtual_host: Option<String>,
+    /// Envoy's route
+    #[arg(long, value_name = "NAME")]
+    pub(super) route: Option<String>,
+    /// Istio's VirtualService
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub(super) virtual_service: Option<String>,
+    /// A variable of the Wasm VM's environment; others are taken from this process's
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
+    pub(super) environment: Vec<(String, String)>,
+    /// How the decision is printed
+    #[arg(long, default_value = "text")]
+    pub(super) format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Target {
+    /// Istio's WasmPlugin
+    Wasmplugin,
+    /// An EnvoyFilter that reads the module from a file
+    Envoyfilter,
+    /// The HTTP filter for a standalone Envoy
+    Envoy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Phase {
+    /// In front of authentication
+    Authn,
+    /// In front of authorization
+    Authz,
+    /// In front of statistics
+    Stats,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum FailStrategy {
+    /// Without the filter nothing is served
+    FailClose,
+    /// Without the filter requests pass uncorrected
+    FailOpen,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RenderArgs {
+    /// What to write
+    pub(super) target: Target,
+    /// A file with one configuration; - is stdin
+    pub(super) file: PathBuf,
+    /// The resource's name
+    #[arg(long, default_value = "trusted-lb")]
+    pub(super) name: String,
+    /// The resource's namespace
+    #[arg(long, default_value = "istio-ingress")]
+    pub(super) namespace: String,
+    /// Labels of the gateway's pods, as often as needed
+    #[arg(long, value_name = "LABEL=VALUE", value_parser = variable, default_value = "istio=ingressgateway")]
+    pub(super) selector: Vec<(String, String)>,
+    /// A Gateway (Gateway API) in place of the selector
+    #[arg(long, value_name = "GATEWAY")]
+    pub(super) target_ref: Option<String>,
+    /// Where Istio gets the module
+    #[arg(long, default_value = "oci://registry.example.com/trusted-lb:0.1.0")]
+    pub(super) url: String,
+    /// Of the manifest for oci://, of the module for https://
+    #[arg(long)]
+    pub(super) sha256: Option<String>,
+    /// The module's file, for envoyfilter and envoy
+    #[arg(long, default_value = "/etc/trusted-lb/trusted_lb.wasm")]
+    pub(super) file_in_proxy: String,
+    /// Where in the filter chain
+    #[arg(long, default_value = "authn")]
+    pub(super) phase: Phase,
+    /// What happens where the module can't be loaded
+    #[arg(long, default_value = "fail-close")]
+    pub(super) fail_strategy: FailStrategy,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MigrateArgs {
+    /// A file with Lua EnvoyFilters; - is stdin
+    pub(super) file: PathBuf,
+    /// The load balancer's subnets, as often as needed
+    #[arg(long = "ip-block", value_name = "CIDR")]
+    pub(super) ip_blocks: Vec<String>,
+    /// Where Istio gets the module
+    #[arg(long, default_value = "oci://registry.example.com/trusted-lb:0.1.0")]
+    pub(super) url: String,
+}
+
+fn header_line(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((name, value)) if !name.is_empty() => {
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err("write a header as 'name: value'".to_owned()),
+    }
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}

@@ -1,0 +1,355 @@
+//! `trusted-lb explain`: what becomes of a request, and why. The decision is the engine's own.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::{Value, json};
+
+use crate::config::{Config, HeaderMatch, HeaderValueMatch, PeerAddress, Scheme, SignalForm};
+use crate::engine::{Attribute, Because, Engine, Explanation, Operation, Peer, Reading, Request};
+
+/// A request as an operator describes it.
+pub(super) struct Described {
+    pub(super) peer: IpAddr,
+    pub(super) forwarded_for: Option<String>,
+    pub(super) port: u16,
+    pub(super) method: String,
+    /// The scheme in the URL: what an HTTP/2 client says itself.
+    pub(super) scheme: String,
+    pub(super) authority: String,
+    pub(super) path: String,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) http2: bool,
+    pub(super) tls: bool,
+    pub(super) trusted_hops: u32,
+    pub(super) virtual_host: Option<String>,
+    pub(super) route: Option<String>,
+    pub(super) virtual_service: Option<String>,
+}
+
+/// The request as the filter sees it, behind Envoy's connection manager.
+pub(super) struct Seen {
+    headers: Vec<(String, String)>,
+    attributes: Vec<(Attribute, Vec<u8>)>,
+}
+
+impl Request for Seen {
+    fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.headers
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+    }
+
+    fn attribute(&self, attribute: Attribute) -> Option<Vec<u8>> {
+        self.attributes
+            .iter()
+            .find(|(known, _)| *known == attribute)
+            .map(|(_, value)| value.clone())
+    }
+}
+
+impl Described {
+    /// What Envoy's connection manager makes of it on a gateway (`use_remote_address: true`).
+    pub(super) fn seen(&self, config: &Config) -> Seen {
+        let connection = if self.tls { "https" } else { "http" };
+        let mut headers: Vec<(String, String)> = Vec::new();
+        let mut proto = None;
+        let mut forwarded_for = self.forwarded_for.clone();
+        for (name, value) in &self.headers {
+            let name = name.to_ascii_lowercase();
+            match name.as_str() {
+                "x-forwarded-proto" => proto = Some(value.clone()),
+                "x-forwarded-for" => {
+                    forwarded_for = Some(match forwarded_for {
+                        Some(before) => format!("{before},{value}"),
+                        None => value.clone(),
+                    });
+                }
+                _ => headers.push((name, value.clone())),
+            }
+        }
+        let kept = proto.filter(|_| self.trusted_hops > 0);
+        let proto = kept.unwrap_or_else(|| connection.to_owned());
+        // An early header mutation, where the configuration counts on one, has the last word on its headers.
+        if let PeerAddress::Header(name) = &config.peer_address
+            && !headers.iter().any(|(known, _)| known == name.as_str())
+        {
+            headers.push((
+                name.as_str().to_owned(),
+                format!("{} {}", super::HELPER_TOKEN, self.peer),
+            ));
+        }
+        let source = match self.trusted_hops.checked_sub(1) {
+            Some(skip) => forwarded_for
+                .as_deref()
+                .and_then(|list| {
+                    list.rsplit(',')
+                        .nth(usize::try_from(skip).unwrap_or(usize::MAX))
+                })
+                .and_then(|entry| entry.trim().parse().ok())
+                .map_or(SocketAddr::new(self.peer, PEER_PORT), |address| {
+                    SocketAddr::new(address, 0)
+                }),
+            None => SocketAddr::new(self.peer, PEER_PORT),
+        };
+        let forwarded_for = match forwarded_for {
+            Some(before) => format!("{before},{}", self.peer),
+            None => self.peer.to_string(),
+        };
+        let scheme = if self.http2 {
+            self.scheme.clone()
+        } else if proto == "https" || proto == "http" {
+            proto.clone()
+        } else {
+            connection.to_owned()
+        };
+        let mut all: Vec<(String, String)> = [
+            (":method", self.method.as_str()),
+            (":scheme", scheme.as_str()),
+            (":authority", self.authority.as_str()),
+            (":path", self.path.as_str()),
+            ("x-forwarded-proto", proto.as_str()),
+            ("x-forwarded-for", forwarded_for.as_str()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+        // From an external client Envoy removes x-envoy-*.
+        headers.retain(|(name, _)| !name.starts_with("x-envoy-"));
+        all.append(&mut headers);
+        let mut attributes = vec![
+            (Attribute::SourceAddress, source.to_string().into_bytes()),
+            (
+                Attribute::DestinationPort,
+                u64::from(self.port).to_le_bytes().to_vec(),
+            ),
+            (
+                Attribute::Protocol,
+                if self.http2 { "HTTP/2" } else { "HTTP/1.1" }.into(),
+            ),
+        ];
+        if self.tls {
+            attributes.push((Attribute::TlsVersion, b"TLSv1.3".to_vec()));
+        }
+        let mut named = |attribute, name: &Option<String>| {
+            attributes.extend(
+                name.as_ref()
+                    .map(|name| (attribute, name.clone().into_bytes())),
+            );
+        };
+        named(Attribute::VirtualHostName, &self.virtual_host);
+        named(Attribute::RouteName, &self.route);
+        let istio = self.virtual_service.as_ref().and_then(|name| {
+            let (namespace, name) = name.split_once('/')?;
+            Some(format!(
+                "/apis/networking.istio.io/v1/namespaces/{namespace}/virtual-service/{name}"
+            ))
+        });
+        named(Attribute::RouteIstioConfig, &istio);
+        Seen {
+            headers: all,
+            attributes,
+        }
+    }
+}
+
+/// Any port but 0: a direct connection has one.
+const PEER_PORT: u16 = 40_000;
+
+/// The decision in words.
+pub(super) fn text(config: &Config, engine: &Engine, seen: &Seen) -> String {
+    let explanation = engine.explain(seen);
+    let secret = secret_headers(config);
+    let mut out = String::new();
+    let decision = &explanation.decision;
+    let _ = match decision.peer {
+        Some(Peer::Known(address)) => writeln!(out, "peer: {address}"),
+        Some(Peer::Unknown(problem)) => {
+            writeln!(
+                out,
+                "peer: can't be told: {problem}\n  {}",
+                problem.advice()
+            )
+        }
+        None => writeln!(out, "peer: no rule asks for its address"),
+    };
+    out.push_str("\nrules:\n");
+    for (index, unmet) in explanation.rules.iter().enumerate() {
+        let name = engine.rule_name(index);
+        let _ = match unmet {
+            Some(condition) => writeln!(out, "  {name}: doesn't match: {}", condition.0),
+            None if decision.rule == Some(index) => writeln!(out, "  {name}: matches, and decides"),
+            None => writeln!(out, "  {name}: would match, but an earlier one decides"),
+        };
+    }
+    if !explanation.signals.is_empty() {
+        out.push_str("\nsignals:\n");
+        for (header, reading) in &explanation.signals {
+            let _ = writeln!(out, "  {header}: {}", reading_in_words(*reading));
+        }
+    }
+    let _ = writeln!(
+        out,
+        "\ndecision: {}",
+        decision_in_words(engine, &explanation)
+    );
+    out.push_str("\nroute:\n");
+    for (index, unmet) in explanation.routes.iter().enumerate() {
+        let name = engine.route_name(index);
+        let _ = match unmet {
+            Some(condition) => writeln!(out, "  {name}: doesn't match: {}", condition.0),
+            None if decision.route == Some(index) => {
+                writeln!(out, "  {name}: matches, and overrides")
+            }
+            None => writeln!(out, "  {name}: would match, but an earlier one overrides"),
+        };
+    }
+    if decision.route.is_none() {
+        out.push_str("  the defaults apply\n");
+    }
+    out.push_str("\nheaders:\n");
+    if decision.operations.is_empty() {
+        out.push_str("  nothing changes\n");
+    }
+    for change in changes(seen, &explanation, &secret) {
+        let before = change.before.as_deref().unwrap_or("(absent)");
+        let after = change.after.as_deref().unwrap_or("(removed)");
+        let _ = writeln!(out, "  {}: {before} -> {after}", change.name);
+    }
+    out
+}
+
+/// The decision for machines.
+pub(super) fn json(config: &Config, engine: &Engine, seen: &Seen) -> Value {
+    let explanation = engine.explain(seen);
+    let decision = &explanation.decision;
+    let secret = secret_headers(config);
+    let unmet = |list: &[Option<crate::engine::Condition>],
+                 name: &dyn Fn(usize) -> String|
+     -> Value {
+        list.iter()
+            .enumerate()
+            .map(|(index, unmet)| {
+                json!({"name": name(index), "matches": unmet.is_none(), "unmet": unmet.map(|condition| condition.0)})
+            })
+            .collect()
+    };
+    json!({
+        "peer": decision.peer.and_then(Peer::address).map(|address| address.to_string()),
+        "peerProblem": match decision.peer {
+            Some(Peer::Unknown(problem)) => Some(problem.to_string()),
+            _ => None,
+        },
+        "rule": decision.rule.map(|rule| engine.rule_name(rule)),
+        "route": decision.route.map(|route| engine.route_name(route)),
+        "forwardedProto": decision.forwarded_proto.map(Scheme::as_str),
+        "because": decision.because.to_string(),
+        "rules": unmet(&explanation.rules, &|index| engine.rule_name(index).to_owned()),
+        "routes": unmet(&explanation.routes, &|index| engine.route_name(index).to_owned()),
+        "signals": explanation.signals.iter()
+            .map(|(header, reading)| json!({"header": header, "reading": reading_in_words(*reading)}))
+            .collect::<Value>(),
+        "headers": changes(seen, &explanation, &secret).into_iter()
+            .map(|change| json!({"name": change.name, "before": change.before, "after": change.after}))
+            .collect::<Value>(),
+    })
+}
+
+fn decision_in_words(engine: &Engine, explanation: &Explanation<'_>) -> String {
+    let decision = &explanation.decision;
+    let who = match decision.rule {
+        Some(rule) => format!("trusted as {}", engine.rule_name(rule)),
+        None => "not trusted".to_owned(),
+    };
+    let scheme = match (decision.forwarded_proto, decision.because) {
+        (Some(scheme), because) => format!("the service is told {}: {because}", scheme.as_str()),
+        (None, Because::Kept) => "x-forwarded-proto is kept as it is".to_owned(),
+        (None, because) => because.to_string(),
+    };
+    format!("{who}; {scheme}")
+}
+
+fn reading_in_words(reading: Reading) -> &'static str {
+    match reading {
+        Reading::Says(Scheme::Https) => "says https",
+        Reading::Says(Scheme::Http) => "says http",
+        Reading::Absent => "absent",
+        Reading::Unusable => "there, but can't be understood",
+    }
+}
+
+/// What becomes of one header.
+struct Change {
+    name: String,
+    before: Option<String>,
+    after: Option<String>,
+}
+
+fn changes(seen: &Seen, explanation: &Explanation<'_>, secret: &[&str]) -> Vec<Change> {
+    explanation
+        .decision
+        .operations
+        .iter()
+        .map(|operation| {
+            let (name, after) = match operation {
+                Operation::Set { name, value } => ((*name).to_owned(), Some((*value).to_owned())),
+                Operation::Remove { name } => (String::from_utf8_lossy(name).into_owned(), None),
+            };
+            let lines: Vec<&str> = seen
+                .headers
+                .iter()
+                .filter(|(known, _)| *known == name)
+                .map(|(_, value)| value.as_str())
+                .collect();
+            let before = (!lines.is_empty()).then(|| {
+                if secret.contains(&name.as_str()) {
+                    "(not shown)".to_owned()
+                } else {
+                    lines.join(" | ")
+                }
+            });
+            Change {
+                name,
+                before,
+                after,
+            }
+        })
+        .collect()
+}
+
+/// Headers whose values are secrets, or begin with one.
+fn secret_headers(config: &Config) -> Vec<&str> {
+    fn secrets(headers: &[HeaderMatch]) -> impl Iterator<Item = &str> {
+        headers
+            .iter()
+            .filter(|header| matches!(header.value, HeaderValueMatch::FromEnv(_)))
+            .map(|header| header.name.as_str())
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for rule in &config.trusted_load_balancers {
+        names.extend(secrets(&rule.matches.request.headers));
+        names.extend(secrets(&rule.matches.request.not_headers));
+        names.extend(helpers(&rule.forwarded_proto.from));
+    }
+    for route in &config.routes {
+        names.extend(secrets(&route.matches.request.headers));
+        names.extend(secrets(&route.matches.request.not_headers));
+        names.extend(
+            route
+                .forwarded_proto
+                .iter()
+                .flat_map(|proto| helpers(&proto.from)),
+        );
+    }
+    if let PeerAddress::Header(name) = &config.peer_address {
+        names.push(name.as_str());
+    }
+    names
+}
+
+fn helpers(signals: &[crate::config::Signal]) -> impl Iterator<Item = &str> {
+    signals
+        .iter()
+        .filter(|signal| signal.form == SignalForm::Helper)
+        .map(|signal| signal.name.as_str())
+}

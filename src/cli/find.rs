@@ -1,0 +1,301 @@
+//! Plugin configurations wherever people keep them: plain files, WasmPlugin, TrafficExtension and EnvoyFilter
+//! manifests, Envoy bootstraps.
+
+use std::rc::Rc;
+
+use super::source::{Located, Source, SyntaxError, Value};
+
+/// A plugin configuration in a file.
+pub(super) struct Found {
+    /// What holds it, for people.
+    pub(super) holder: String,
+    /// The text that its places are in.
+    pub(super) source: Rc<Source>,
+    /// The configuration.
+    pub(super) document: Located,
+    /// The connection manager that the filter runs in, where the file shows it.
+    pub(super) manager: Option<Manager>,
+}
+
+/// Settings of an HTTP connection manager that decide which `peerAddress` tells the truth.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools)] // Independent settings, under Envoy's own names.
+pub(super) struct Manager {
+    pub(super) use_remote_address: bool,
+    pub(super) xff_num_trusted_hops: u32,
+    pub(super) skip_xff_append: bool,
+    pub(super) original_ip_detection: bool,
+    pub(super) proxy_protocol: bool,
+    pub(super) early_header_mutation: bool,
+}
+
+/// A VirtualService's route that has a timeout or retries of its own.
+pub(super) struct ExplicitPolicy {
+    /// `namespace/name`.
+    pub(super) virtual_service: String,
+    /// The route's name, if it has one.
+    pub(super) route: Option<String>,
+    pub(super) timeout: bool,
+    pub(super) retries: bool,
+    pub(super) source: Rc<Source>,
+    pub(super) place: std::ops::Range<usize>,
+}
+
+/// What a file holds.
+#[derive(Default)]
+pub(super) struct Contents {
+    pub(super) configurations: Vec<Found>,
+    pub(super) policies: Vec<ExplicitPolicy>,
+}
+
+/// The fields of a plugin configuration, by which a plain file is known as one.
+const TOP_FIELDS: &[&str] = &[
+    "peerAddress",
+    "helperToken",
+    "trustedLoadBalancers",
+    "untrusted",
+    "rewriteScheme",
+    "forwardedPort",
+    "defaults",
+    "routes",
+    "mode",
+];
+
+/// Everything of interest in a file.
+pub(super) fn in_source(source: &Rc<Source>) -> Result<Contents, (Rc<Source>, SyntaxError)> {
+    let documents = source
+        .documents()
+        .map_err(|error| (Rc::clone(source), error))?;
+    let mut contents = Contents::default();
+    for document in documents {
+        match document.get("kind").and_then(Located::text) {
+            Some("List") => {
+                for item in document
+                    .get("items")
+                    .map(Located::items)
+                    .unwrap_or_default()
+                {
+                    resource(source, item, &mut contents)?;
+                }
+            }
+            Some(_) if document.get("apiVersion").is_some() => {
+                resource(source, &document, &mut contents)?;
+            }
+            _ if document.get("static_resources").is_some()
+                || document.get("typed_config").is_some()
+                || document.get("resources").is_some() =>
+            {
+                envoy(
+                    source,
+                    &document,
+                    "an Envoy configuration",
+                    None,
+                    &mut contents,
+                )?;
+            }
+            _ if matches!(document.value, Value::Object(_)) => {
+                contents.configurations.push(Found {
+                    holder: "a plugin configuration".to_owned(),
+                    source: Rc::clone(source),
+                    document,
+                    manager: None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(contents)
+}
+
+/// A Kubernetes resource.
+fn resource(
+    source: &Rc<Source>,
+    document: &Located,
+    contents: &mut Contents,
+) -> Result<(), (Rc<Source>, SyntaxError)> {
+    let text = |path: &[&str]| document.at(path).and_then(Located::text);
+    let kind = text(&["kind"]).unwrap_or_default();
+    let name = text(&["metadata", "name"]).unwrap_or("without a name");
+    let namespace = text(&["metadata", "namespace"]).unwrap_or("default");
+    let holder = format!("{kind} {namespace}/{name}");
+    match kind {
+        "WasmPlugin" | "TrafficExtension" => {
+            let mut plugins = Vec::new();
+            plugin_configurations(document, &mut plugins);
+            for plugin in plugins {
+                contents.configurations.push(Found {
+                    holder: format!("the pluginConfig of {holder}"),
+                    source: Rc::clone(source),
+                    document: plugin.clone(),
+                    manager: None,
+                });
+            }
+        }
+        "VirtualService" => {
+            virtual_service(source, document, &format!("{namespace}/{name}"), contents);
+        }
+        "EnvoyFilter" => envoy(source, document, &holder, None, contents)?,
+        _ => {}
+    }
+    Ok(())
+}
+
+fn plugin_configurations<'l>(located: &'l Located, found: &mut Vec<&'l Located>) {
+    for field in located.fields() {
+        if field.name == "pluginConfig" {
+            found.push(&field.value);
+        } else {
+            plugin_configurations(&field.value, found);
+        }
+    }
+    for item in located.items() {
+        plugin_configurations(item, found);
+    }
+}
+
+fn virtual_service(source: &Rc<Source>, document: &Located, name: &str, contents: &mut Contents) {
+    for route in document
+        .at(&["spec", "http"])
+        .map(Located::items)
+        .unwrap_or_default()
+    {
+        let field = |name: &str| route.fields().find(|field| field.name == name);
+        let (timeout, retries) = (field("timeout"), field("retries"));
+        let Some(first) = timeout.or(retries) else {
+            continue;
+        };
+        contents.policies.push(ExplicitPolicy {
+            virtual_service: name.to_owned(),
+            route: route.get("name").and_then(Located::text).map(str::to_owned),
+            timeout: timeout.is_some(),
+            retries: retries.is_some(),
+            source: Rc::clone(source),
+            place: first.name_span.clone(),
+        });
+    }
+}
+
+/// Wasm filters anywhere in an Envoy configuration.
+fn envoy(
+    source: &Rc<Source>,
+    located: &Located,
+    holder: &str,
+    manager: Option<Manager>,
+    contents: &mut Contents,
+) -> Result<(), (Rc<Source>, SyntaxError)> {
+    let kind = located
+        .get("@type")
+        .and_then(Located::text)
+        .unwrap_or_default();
+    let mut manager = manager;
+    if kind.ends_with("HttpConnectionManager") {
+        manager = Some(read_manager(
+            located,
+            manager.is_some_and(|outer| outer.proxy_protocol),
+        ));
+    } else if let Some(filters) = located.get("listener_filters") {
+        let proxy_protocol = filters.items().iter().any(|filter| {
+            let name = filter
+                .get("name")
+                .and_then(Located::text)
+                .unwrap_or_default();
+            name.contains("proxy_protocol")
+        });
+        manager = proxy_protocol.then(|| Manager {
+            proxy_protocol,
+            ..read_manager(located, true)
+        });
+    }
+    if kind.ends_with("wasm.v3.Wasm")
+        && let Some(configuration) = located.at(&["config", "configuration"])
+    {
+        // Above the connection manager there are only listener filters to know of.
+        let manager = manager.filter(|_| located.get("config").is_some());
+        if let Some(found) = wasm_configuration(source, configuration, holder, manager)? {
+            contents.configurations.push(found);
+        }
+        return Ok(());
+    }
+    for field in located.fields() {
+        envoy(source, &field.value, holder, manager, contents)?;
+    }
+    for item in located.items() {
+        envoy(source, item, holder, manager, contents)?;
+    }
+    Ok(())
+}
+
+fn read_manager(located: &Located, proxy_protocol: bool) -> Manager {
+    let on = |name: &str| {
+        located
+            .get(name)
+            .and_then(Located::boolean)
+            .unwrap_or(false)
+    };
+    let some = |name: &str| {
+        located
+            .get(name)
+            .is_some_and(|list| !list.items().is_empty())
+    };
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Saturates; hops are few.
+    let hops = located
+        .get("xff_num_trusted_hops")
+        .and_then(Located::number)
+        .unwrap_or(0.0) as u32;
+    Manager {
+        use_remote_address: on("use_remote_address"),
+        xff_num_trusted_hops: hops,
+        skip_xff_append: on("skip_xff_append"),
+        original_ip_detection: some("original_ip_detection_extensions"),
+        proxy_protocol,
+        early_header_mutation: some("early_header_mutation_extensions"),
+    }
+}
+
+/// The configuration inside an Envoy Wasm filter: JSON in a text, or fields where Istio's API allows them.
+fn wasm_configuration(
+    source: &Rc<Source>,
+    configuration: &Located,
+    holder: &str,
+    manager: Option<Manager>,
+) -> Result<Option<Found>, (Rc<Source>, SyntaxError)> {
+    let kind = configuration
+        .get("@type")
+        .and_then(Located::text)
+        .unwrap_or_default();
+    let Some(value) = configuration.get("value") else {
+        return Ok(None);
+    };
+    let holder = format!("the Wasm filter in {holder}");
+    let Some(text) = value.text() else {
+        let of_ours = value
+            .fields()
+            .any(|field| TOP_FIELDS.contains(&field.name.as_str()));
+        return Ok(of_ours.then(|| Found {
+            holder: format!("{holder} ({kind})"),
+            source: Rc::clone(source),
+            document: value.clone(),
+            manager,
+        }));
+    };
+    if !TOP_FIELDS.iter().any(|field| text.contains(field)) {
+        return Ok(None); // Another plugin's.
+    }
+    let inner = Rc::new(Source {
+        name: format!(
+            "{} (configuration at line {})",
+            source.name,
+            source.line(value.span.start)
+        ),
+        text: text.to_owned(),
+    });
+    let documents = inner
+        .documents()
+        .map_err(|error| (Rc::clone(&inner), error))?;
+    Ok(documents.into_iter().next().map(|document| Found {
+        holder,
+        source: inner,
+        document,
+        manager,
+    }))
+}
