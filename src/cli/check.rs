@@ -23,20 +23,31 @@ pub(super) struct Checked {
 pub(super) fn sources(sources: Vec<Source>) -> Checked {
     let mut checked = Checked::default();
     let mut all = Contents::default();
+    let mut last = None;
     for source in sources {
         let source = Rc::new(source);
         match find::in_source(&source) {
             Ok(contents) => {
-                if contents.configurations.is_empty() && contents.policies.is_empty() {
-                    checked.diagnostics.push(nothing_found(&source));
-                }
-                all.configurations.extend(contents.configurations);
-                all.policies.extend(contents.policies);
+                all.extend(contents);
+                last = Some(source);
             }
             Err((source, error)) => checked.diagnostics.push(Diagnostic::syntax(source, error)),
         }
     }
-    for found in &all.configurations {
+    let configurations = all.take_configurations();
+    for (source, holder, place) in all.without {
+        checked
+            .diagnostics
+            .push(no_configuration(&source, &holder, place));
+    }
+    // Among many manifests most have none. Not one in all of them is a mistake.
+    if let Some(source) = last
+        && configurations.is_empty()
+        && checked.diagnostics.is_empty()
+    {
+        checked.diagnostics.push(nothing_found(&source));
+    }
+    for found in &configurations {
         checked.configurations += 1;
         let mut problems = Vec::new();
         let loaded = config::load_document(&found.document.node());
@@ -57,6 +68,21 @@ pub(super) fn sources(sources: Vec<Source>) -> Checked {
 /// A problem at its place.
 pub(super) fn located(problem: &Problem, found: &Found) -> Diagnostic {
     Diagnostic::new(problem, &found.source, found.document.place(&problem.path))
+}
+
+fn no_configuration(
+    source: &Rc<Source>,
+    holder: &str,
+    place: std::ops::Range<usize>,
+) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        path: String::new(),
+        message: format!("{holder} has no configuration, which trusted-lb refuses"),
+        help: Some("write pluginConfig, with trustedLoadBalancers or defaults in it".to_owned()),
+        source: Rc::clone(source),
+        place,
+    }
 }
 
 fn nothing_found(source: &Rc<Source>) -> Diagnostic {
@@ -152,7 +178,7 @@ fn overridden(config: &Config, policies: &[ExplicitPolicy], checked: &mut Checke
             .as_ref()
             .map(|route| format!(" in route {route}"))
             .unwrap_or_default();
-        checked.diagnostics.push(Diagnostic {
+        let warning = Diagnostic {
             severity: Severity::Warning,
             path: String::new(),
             message: format!(
@@ -163,7 +189,11 @@ fn overridden(config: &Config, policies: &[ExplicitPolicy], checked: &mut Checke
             ),
             source: Rc::clone(&policy.source),
             place: policy.place.clone(),
-        });
+        };
+        // Several configurations, of several gateways, may override the same.
+        if !checked.diagnostics.contains(&warning) {
+            checked.diagnostics.push(warning);
+        }
         let mut entry = format!(
             "- name: {}\n  match: {{virtualServices: [{name}]}}\n",
             name.replace('/', "-")

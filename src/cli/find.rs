@@ -45,7 +45,11 @@ pub(super) struct ExplicitPolicy {
 #[derive(Default)]
 pub(super) struct Contents {
     pub(super) configurations: Vec<Found>,
+    /// Objects without any field of ours: configurations only where there is no other.
+    pub(super) perhaps: Vec<Found>,
     pub(super) policies: Vec<ExplicitPolicy>,
+    /// Plugins of ours that have no configuration: where, and what they are.
+    pub(super) without: Vec<(Rc<Source>, String, std::ops::Range<usize>)>,
 }
 
 /// The fields of a plugin configuration, by which a plain file is known as one.
@@ -60,6 +64,25 @@ const TOP_FIELDS: &[&str] = &[
     "routes",
     "mode",
 ];
+
+impl Contents {
+    /// Adds what another file holds.
+    pub(super) fn extend(&mut self, other: Contents) {
+        self.configurations.extend(other.configurations);
+        self.perhaps.extend(other.perhaps);
+        self.policies.extend(other.policies);
+        self.without.extend(other.without);
+    }
+
+    /// The configurations.
+    pub(super) fn take_configurations(&mut self) -> Vec<Found> {
+        let certain = std::mem::take(&mut self.configurations);
+        if certain.is_empty() && self.without.is_empty() {
+            return std::mem::take(&mut self.perhaps);
+        }
+        certain
+    }
+}
 
 /// Everything of interest in a file.
 pub(super) fn in_source(source: &Rc<Source>) -> Result<Contents, (Rc<Source>, SyntaxError)> {
@@ -94,12 +117,18 @@ pub(super) fn in_source(source: &Rc<Source>) -> Result<Contents, (Rc<Source>, Sy
                 )?;
             }
             _ if matches!(document.value, Value::Object(_)) => {
-                contents.configurations.push(Found {
+                let certain = is_ours(&document);
+                let found = Found {
                     holder: "a plugin configuration".to_owned(),
                     source: Rc::clone(source),
                     document,
                     manager: None,
-                });
+                };
+                if certain {
+                    contents.configurations.push(found);
+                } else {
+                    contents.perhaps.push(found);
+                }
             }
             _ => {}
         }
@@ -122,6 +151,15 @@ fn resource(
         "WasmPlugin" | "TrafficExtension" => {
             let mut plugins = Vec::new();
             plugin_configurations(document, &mut plugins);
+            // Other plugins' manifests stand beside ours, and their configurations are none of our business.
+            let named = names_us(document);
+            plugins.retain(|plugin| named || is_ours(plugin));
+            if named && plugins.is_empty() {
+                let place = document.start();
+                contents
+                    .without
+                    .push((Rc::clone(source), holder.clone(), place));
+            }
             for plugin in plugins {
                 contents.configurations.push(Found {
                     holder: format!("the pluginConfig of {holder}"),
@@ -138,6 +176,21 @@ fn resource(
         _ => {}
     }
     Ok(())
+}
+
+/// Whether any text in a resource, such as its name or the module's URL, names this filter.
+fn names_us(located: &Located) -> bool {
+    let named = |text: &str| text.contains("trusted-lb") || text.contains("trusted_lb");
+    located.text().is_some_and(named)
+        || located.fields().any(|field| names_us(&field.value))
+        || located.items().iter().any(names_us)
+}
+
+/// Whether a plugin configuration has a field of ours.
+fn is_ours(located: &Located) -> bool {
+    located
+        .fields()
+        .any(|field| TOP_FIELDS.contains(&field.name.as_str()))
 }
 
 fn plugin_configurations<'l>(located: &'l Located, found: &mut Vec<&'l Located>) {
@@ -268,10 +321,7 @@ fn wasm_configuration(
     };
     let holder = format!("the Wasm filter in {holder}");
     let Some(text) = value.text() else {
-        let of_ours = value
-            .fields()
-            .any(|field| TOP_FIELDS.contains(&field.name.as_str()));
-        return Ok(of_ours.then(|| Found {
+        return Ok(is_ours(value).then(|| Found {
             holder: format!("{holder} ({kind})"),
             source: Rc::clone(source),
             document: value.clone(),

@@ -150,13 +150,13 @@ impl Plan {
             // rewriteScheme: auto does this, for the load balancer alone.
             ":scheme" if value == "https" || value == "http" => {}
             "x-envoy-upstream-rq-timeout-ms" if is_number(value) => {
-                self.timeout = Some(format!("{value}ms"));
+                self.timeout = Some(duration(value));
             }
             "x-envoy-max-retries" if is_number(value) => {
                 self.retry("attempts", Node::Number(value.parse().unwrap_or(0.0)));
             }
             "x-envoy-upstream-rq-per-try-timeout-ms" if is_number(value) => {
-                self.retry("perTryTimeout", Node::Text(format!("{value}ms")));
+                self.retry("perTryTimeout", Node::Text(duration(value)));
             }
             "x-envoy-retry-on" => self.retry("retryOn", list(value, Node::Text)),
             "x-envoy-retry-grpc-on" => self.retry("retryGrpcOn", list(value, Node::Text)),
@@ -191,12 +191,17 @@ impl Plan {
             out,
             "metadata:\n  name: trusted-lb\n  namespace: {namespace}\nspec:\n"
         );
-        match labels {
-            Some(labels) => {
+        let targets = document.at(&["spec", "targetRefs"]);
+        match (labels, targets) {
+            (Some(labels), _) => {
                 out.push_str("  selector:\n    matchLabels:\n");
                 out.push_str(&yaml::block(&labels.node(), 6));
             }
-            None => self.remarks.push(
+            (None, Some(targets)) => {
+                out.push_str("  targetRefs:\n");
+                out.push_str(&yaml::block(&targets.node(), 2));
+            }
+            (None, None) => self.remarks.push(
                 "the EnvoyFilter has no workload selector, so it applied everywhere: give the WasmPlugin the labels of \
                  the gateway that stands behind the load balancer"
                     .to_owned(),
@@ -258,6 +263,14 @@ impl Plan {
             fields.push(("defaults", object(defaults)));
         }
         object(fields)
+    }
+}
+
+/// Milliseconds as a duration, in seconds where they are whole.
+fn duration(milliseconds: &str) -> String {
+    match milliseconds.strip_suffix("000") {
+        Some(seconds) if !seconds.is_empty() => format!("{seconds}s"),
+        _ => format!("{milliseconds}ms"),
     }
 }
 

@@ -162,10 +162,10 @@ fn only_configuration(path: &Path) -> Result<(Found, Config), Failure> {
         code: INVALID,
         message,
     };
-    let contents = find::in_source(&source).map_err(|(source, error)| {
+    let mut contents = find::in_source(&source).map_err(|(source, error)| {
         invalid(report::Diagnostic::syntax(source, error).text(false))
     })?;
-    let mut configurations = contents.configurations.into_iter();
+    let mut configurations = contents.take_configurations().into_iter();
     let Some(found) = configurations.next() else {
         return Err(invalid(format!(
             "{}: there is no configuration of trusted-lb in this file",

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
+use super::source::Source;
 use crate::config::{DEFAULT_REMOVED_HEADERS, IDEMPOTENT_METHODS, NAMED_SETS};
 
 /// An object of the language.
@@ -525,6 +526,7 @@ fn object_schema(object: &Object) -> Value {
         let mut schema = kind_schema(&field.kind);
         if let Some(schema) = schema.as_object_mut() {
             schema.insert("description".to_owned(), json!(field.meaning));
+            schema.insert("examples".to_owned(), json!([example(field)]));
         }
         properties.insert(field.name.to_owned(), schema);
         if field.default.is_empty() {
@@ -553,6 +555,19 @@ fn object_schema(object: &Object) -> Value {
         schema.insert(key.to_owned(), value);
     }
     schema
+}
+
+/// The example as JSON.
+fn example(field: &Field) -> Value {
+    let source = Source {
+        name: field.name.to_owned(),
+        text: field.example.to_owned(),
+    };
+    let document = source
+        .documents()
+        .ok()
+        .and_then(|documents| documents.into_iter().next());
+    document.map_or(Value::Null, |document| super::yaml::json(&document.node()))
 }
 
 fn kind_schema(kind: &Kind) -> Value {

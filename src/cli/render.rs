@@ -27,15 +27,16 @@ fn wasm_plugin(args: &RenderArgs, config: &Config, node: &Node, text: Option<&st
     if let Some(gateway) = &args.target_ref {
         let _ = write!(
             out,
-            "  targetRefs:\n  - group: gateway.networking.k8s.io\n    kind: Gateway\n    name: {gateway}\n"
+            "  targetRefs:\n  - group: gateway.networking.k8s.io\n    kind: Gateway\n    name: {}\n",
+            yaml::text(gateway)
         );
     } else {
         out.push_str("  selector:\n    matchLabels:\n");
         labels(args, 6, &mut out);
     }
-    let _ = writeln!(out, "  url: {}", args.url);
+    let _ = writeln!(out, "  url: {}", yaml::text(&args.url));
     if let Some(sha256) = &args.sha256 {
-        let _ = writeln!(out, "  sha256: {sha256}");
+        let _ = writeln!(out, "  sha256: {}", yaml::text(sha256));
     }
     let phase = match args.phase {
         Phase::Authn => "AUTHN",
@@ -50,7 +51,9 @@ fn wasm_plugin(args: &RenderArgs, config: &Config, node: &Node, text: Option<&st
     let _ = writeln!(out, "  failStrategy: {fail}");
     let variables = environment(config);
     if !variables.is_empty() {
-        out.push_str("  vmConfig:\n    env:\n");
+        out.push_str(
+            "  vmConfig:\n    env: # from the environment of the gateway's proxy container\n",
+        );
         for name in variables {
             let _ = writeln!(out, "    - name: {name}\n      valueFrom: HOST");
         }
@@ -87,8 +90,8 @@ fn http_filter(args: &RenderArgs, config: &Config, node: &Node, indent: usize) -
         "name: {name}\ntyped_config:\n  \"@type\": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm\n  \
          config:\n    name: {name}\n    failure_policy: {fail}\n    vm_config:\n      runtime: envoy.wasm.runtime.v8\n      \
          code: {{local: {{filename: {file}}}}}\n",
-        name = args.name,
-        file = args.file_in_proxy,
+        name = yaml::text(&args.name),
+        file = yaml::text(&args.file_in_proxy),
     );
     let variables = environment(config);
     if !variables.is_empty() {
@@ -109,13 +112,20 @@ fn metadata(args: &RenderArgs, out: &mut String) {
     let _ = write!(
         out,
         "metadata:\n  name: {}\n  namespace: {}\n",
-        args.name, args.namespace
+        yaml::text(&args.name),
+        yaml::text(&args.namespace)
     );
 }
 
 fn labels(args: &RenderArgs, indent: usize, out: &mut String) {
     for (name, value) in &args.selector {
-        let _ = writeln!(out, "{}{name}: {value}", " ".repeat(indent));
+        let _ = writeln!(
+            out,
+            "{}{}: {}",
+            " ".repeat(indent),
+            yaml::text(name),
+            yaml::text(value)
+        );
     }
 }
 

@@ -11,6 +11,7 @@ use super::source::{Source, SyntaxError};
 use crate::config::{Problem, Severity};
 
 /// A problem in a file.
+#[derive(PartialEq)]
 pub(super) struct Diagnostic {
     pub(super) severity: Severity,
     /// Where in the configuration, such as `routes[2].timeout`; empty where that says nothing.

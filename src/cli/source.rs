@@ -9,7 +9,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 use crate::config::Node;
 
 /// A text that configurations are read from.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Source {
     /// The file's name, or what else it is.
     pub(super) name: String,
@@ -195,6 +195,7 @@ fn scalar(text: &str, style: ScalarStyle, tagged: bool) -> Node {
         return Node::Text(text.to_owned());
     }
     match text {
+        "" => return Node::Null,
         "yes" | "Yes" | "YES" | "on" | "On" | "ON" => return Node::Bool(true),
         "no" | "No" | "NO" | "off" | "Off" | "OFF" => return Node::Bool(false),
         _ => {}
@@ -336,7 +337,7 @@ impl Located {
     }
 
     /// The whole of a scalar, the beginning of anything else.
-    fn start(&self) -> Range<usize> {
+    pub(super) fn start(&self) -> Range<usize> {
         match &self.value {
             Value::Scalar(_) => self.span.clone(),
             Value::Object(fields) => fields

@@ -30,7 +30,7 @@ fn write(node: &Node, indent: usize, out: &mut String) {
         Node::Object(fields) if !fields.is_empty() => {
             for (name, value) in fields {
                 out.push_str(&pad);
-                out.push_str(&scalar_text(name));
+                out.push_str(&text(name));
                 out.push(':');
                 nested(value, indent + 2, out);
             }
@@ -74,7 +74,7 @@ fn nested(value: &Node, indent: usize, out: &mut String) {
 
 fn flow(node: &Node) -> String {
     match node {
-        Node::Text(text) => scalar_text(text),
+        Node::Text(plain) => text(plain),
         Node::List(_) => "[]".to_owned(),
         Node::Object(_) => "{}".to_owned(),
         Node::Null => "null".to_owned(),
@@ -84,11 +84,12 @@ fn flow(node: &Node) -> String {
 }
 
 /// A text, quoted where it would read as something else.
-fn scalar_text(text: &str) -> String {
+pub(super) fn text(text: &str) -> String {
     let plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
         && text
             .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b))
+            .all(|b| b.is_ascii_alphanumeric() || b"-_./:".contains(&b))
+        && !text.ends_with(':')
         && !matches!(
             text.to_ascii_lowercase().as_str(),
             "true" | "false" | "null" | "yes" | "no" | "on" | "off" | "y" | "n"

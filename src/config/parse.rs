@@ -103,7 +103,7 @@ pub(crate) fn config(node: &Node, problems: &Problems) -> Option<Config> {
     });
     let rules = fields
         .optional("trustedLoadBalancers", |at| {
-            at.list(RULE_EXAMPLE, trusted_load_balancer)
+            at.list(&format!("[{RULE_EXAMPLE}]"), trusted_load_balancer)
         })
         .unwrap_or_default();
     let config = Config {
@@ -132,7 +132,7 @@ pub(crate) fn config(node: &Node, problems: &Problems) -> Option<Config> {
         routes: fields
             .optional("routes", |at| {
                 at.list(
-                    "{name: uploads, match: {paths: [{prefix: /upload}]}, timeout: 5m}",
+                    "[{name: uploads, match: {paths: [{prefix: /upload}]}, timeout: 5m}]",
                     route,
                 )
             })
@@ -213,6 +213,17 @@ fn trusted_load_balancer(at: At<'_>) -> Option<TrustedLoadBalancer> {
              and no clientCertificate",
             &"add for example ipBlocks: [10.0.12.0/24]; whoever really wants to trust everybody writes \
              insecureTrustAnyone: true beside match",
+        );
+    }
+    if let Some(matches) = &matches
+        && !insecure_trust_anyone
+        && by_address_alone(matches)
+        && let Some(whom) = covers_everybody(&nets(matches))
+    {
+        fields.error_at(
+            "match",
+            &format_args!("these ipBlocks trust {whom}"),
+            &OWN_SUBNETS,
         );
     }
     Some(TrustedLoadBalancer {
@@ -1039,7 +1050,7 @@ fn exactly_one(at: At<'_>, fields: &Fields<'_>, kinds: &[&str], example: &str) -
 
 /// Names of rules and routes are how logs and `explain` speak of them.
 fn unique_names(fields: &Fields<'_>, list: &str) {
-    fields.optional(list, |at| {
+    fields.optional_unless_null(list, |at| {
         let Node::List(items) = at.node else {
             return None;
         };
@@ -1134,48 +1145,39 @@ fn overwritten_signals(config: &Config, node: &Node, problems: &Problems) {
 
 /// Rules that trust by address alone, judged together: two halves of the internet are the internet.
 fn trust_of_everybody(config: &Config, fields: &Fields<'_>) {
-    let by_address_alone = |rule: &&TrustedLoadBalancer| {
-        !rule.insecure_trust_anyone
-            && rule.matches.client_certificate.is_none()
-            && rule
-                .matches
-                .request
-                .headers
-                .iter()
-                .all(|header| matches!(header.value, HeaderValueMatch::Present(_)))
-    };
-    let nets_of = |rule: &TrustedLoadBalancer| {
-        rule.matches
-            .ip_blocks
-            .iter()
-            .flat_map(IpBlock::nets)
-            .collect::<Vec<_>>()
-    };
-    let help = "list the load balancer's own subnets; whoever really wants to trust everybody writes \
-                insecureTrustAnyone: true in the rule";
-    let rules: Vec<_> = config
-        .trusted_load_balancers
-        .iter()
-        .filter(by_address_alone)
-        .collect();
     let mut all = Vec::new();
-    for rule in &rules {
-        let nets = nets_of(rule);
-        if let Some(whom) = covers_everybody(&nets) {
-            fields.error_at(
-                "trustedLoadBalancers",
-                &format_args!("the ipBlocks of {} trust {whom}", quoted(&rule.name)),
-                &help,
-            );
-            return;
+    for rule in &config.trusted_load_balancers {
+        if rule.insecure_trust_anyone || !by_address_alone(&rule.matches) {
+            continue;
         }
-        all.extend(nets);
+        let nets = nets(&rule.matches);
+        // A rule that trusts everybody by itself is reported where it stands.
+        if covers_everybody(&nets).is_none() {
+            all.extend(nets);
+        }
     }
     if let Some(whom) = covers_everybody(&all) {
         fields.error_at(
             "trustedLoadBalancers",
             &format_args!("the ipBlocks of these rules together trust {whom}"),
-            &help,
+            &OWN_SUBNETS,
         );
     }
+}
+
+const OWN_SUBNETS: &str = "list the load balancer's own subnets; whoever really wants to trust everybody writes \
+                           insecureTrustAnyone: true beside match";
+
+/// Whether nothing but the peer's address tells whom a rule trusts.
+fn by_address_alone(matches: &LoadBalancerMatch) -> bool {
+    matches.client_certificate.is_none()
+        && matches
+            .request
+            .headers
+            .iter()
+            .all(|header| matches!(header.value, HeaderValueMatch::Present(_)))
+}
+
+fn nets(matches: &LoadBalancerMatch) -> Vec<ipnet::IpNet> {
+    matches.ip_blocks.iter().flat_map(IpBlock::nets).collect()
 }

@@ -6,6 +6,8 @@ use std::fmt::Display;
 use super::document::{Node, Shown, quoted};
 use super::problem::{Path, Problems, closest, joined};
 
+const A_STRING: &str = "a string";
+
 /// One value, where it stands, and where its problems go.
 #[derive(Clone, Copy)]
 pub(crate) struct At<'a> {
@@ -34,7 +36,11 @@ impl<'a> At<'a> {
     #[inline(never)]
     pub(crate) fn wrong_kind(&self, wanted: &str, example: &str) {
         let kind = self.node.kind();
-        let help = format_args!("write for example {example}");
+        let quotes = "put it in quotes; without them YAML reads on, off, yes and no as booleans, digits as a number";
+        let help = match self.node {
+            Node::Bool(_) | Node::Number(_) if wanted == A_STRING => format_args!("{quotes}"),
+            _ => format_args!("write for example {example}"),
+        };
         match self.node {
             Node::Text(_) | Node::Number(_) | Node::Bool(_) => self.error_with_help(
                 &format_args!("{} is {kind}, {wanted} belongs here", self.node.shown()),
@@ -145,7 +151,7 @@ impl<'a> At<'a> {
 
     pub(crate) fn text(self, example: &str) -> Option<&'a str> {
         let Node::Text(text) = self.node else {
-            self.wrong_kind("a string", example);
+            self.wrong_kind(A_STRING, example);
             return None;
         };
         Some(text)
@@ -175,8 +181,12 @@ impl<'a> At<'a> {
     /// A whole number in a range. Envoy hands numbers over as doubles: `2.0` is 2.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     pub(crate) fn whole(self, what: &str, least: u32, most: u32) -> Option<u32> {
-        let example = least.max(1).to_string();
         let Node::Number(number) = self.node else {
+            let meant = match self.node {
+                Node::Text(text) => text.trim().parse().ok(),
+                _ => None,
+            };
+            let example = meant.unwrap_or(least.max(1));
             self.wrong_kind(what, &format!("{example}, without quotes"));
             return None;
         };
@@ -228,6 +238,26 @@ impl Fields<'_> {
     ) -> Option<T> {
         let path = Path::Field(self.at.path, name);
         read(self.field(name, &path)?)
+    }
+
+    /// Reads a field once more; that it has no value has been reported.
+    pub(crate) fn optional_unless_null(
+        &self,
+        name: &str,
+        read: impl FnOnce(At<'_>) -> Option<()>,
+    ) -> Option<()> {
+        let path = Path::Field(self.at.path, name);
+        self.at
+            .node
+            .get(name)
+            .filter(|node| **node != Node::Null)
+            .and_then(|node| {
+                read(At {
+                    node,
+                    path: &path,
+                    problems: self.at.problems,
+                })
+            })
     }
 
     /// The field where it is written with a value. `null` is an error: it says neither a value nor the default.

@@ -76,6 +76,9 @@ pub struct ClientRequest {
     pub protocol: Protocol,
     #[serde(default)]
     pub tls: bool,
+    /// The client's certificate, which goes with `tls`.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
     #[serde(default = "get")]
     pub method: String,
     #[serde(default = "app")]
@@ -97,6 +100,7 @@ impl ClientRequest {
             peer,
             protocol: Protocol::Http1,
             tls: false,
+            certificate: None,
             method: get(),
             authority: authority.to_owned(),
             path: path.to_owned(),
@@ -137,6 +141,52 @@ fn app() -> String {
 fn slash() -> String {
     "/".to_owned()
 }
+
+/// A client certificate of `tests/testkit/certificates`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Certificate {
+    Edge,
+    Stranger,
+}
+
+impl Certificate {
+    /// The certificate and its key.
+    #[must_use]
+    pub fn pem(self) -> (&'static str, &'static str) {
+        match self {
+            Certificate::Edge => (
+                include_str!("../certificates/edge.pem"),
+                include_str!("../certificates/edge.key"),
+            ),
+            Certificate::Stranger => (
+                include_str!("../certificates/stranger.pem"),
+                include_str!("../certificates/stranger.key"),
+            ),
+        }
+    }
+
+    /// URI SAN, DNS SAN and SHA-256 digest, as Envoy shows them.
+    #[must_use]
+    pub fn attributes(self) -> [&'static str; 3] {
+        match self {
+            Certificate::Edge => [
+                "spiffe://edge",
+                "lb.example.com",
+                "6beed68d783eb0729495339309a70430ff282f02f87f26be7aeb8135dd65962b",
+            ],
+            Certificate::Stranger => [
+                "spiffe://stranger",
+                "stranger.example.com",
+                "7ace4a32e038fa375dbd29442a984abbe1f412aea350a82e076e0b0b68f44d70",
+            ],
+        }
+    }
+}
+
+/// Who signed them.
+pub const CLIENT_CA: &str = include_str!("../certificates/ca.pem");
 
 /// The protocol between client and gateway.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use crate::artifacts;
-use crate::cases::Gateway;
-use crate::hcm::{PEER_HELPER, PROTO_HELPER, VIRTUAL_HOST};
+use crate::cases::{CLIENT_CA, Gateway};
+use crate::hcm::{ISTIO_CONFIG, PEER_HELPER, PROTO_HELPER, VIRTUAL_HOST};
 
 /// Headers that Envoy's router takes away; the observer shows each under `x-seen-`.
 const OBSERVED: &[&str] = &[
@@ -45,6 +45,12 @@ impl Listener {
                 "name": VIRTUAL_HOST,
                 "domains": ["*"],
                 "routes": [
+                    {
+                        "name": "checkout",
+                        "match": {"prefix": "/checkout"},
+                        "route": {"cluster": "upstream"},
+                        "metadata": {"filter_metadata": {"istio": {"config": ISTIO_CONFIG}}},
+                    },
                     {"name": "named-route", "match": {"prefix": "/named"}, "route": {"cluster": "upstream"}},
                     {"match": {"prefix": "/"}, "route": {"cluster": "upstream"}},
                 ],
@@ -279,6 +285,8 @@ fn tls_socket() -> Value {
                 "certificate_chain": {"inline_string": certified.cert.pem()},
                 "private_key": {"inline_string": certified.signing_key.serialize_pem()},
             }],
+            // Client certificates are asked for, not demanded.
+            "validation_context": {"trusted_ca": {"inline_string": CLIENT_CA}},
         }}),
     );
     json!({"name": "envoy.transport_sockets.tls", "typed_config": context})

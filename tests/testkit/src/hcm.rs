@@ -17,6 +17,10 @@ pub const LISTENER_PORT: u16 = 10_000;
 /// The name of the virtual host that requests are routed by, in Envoy too.
 pub const VIRTUAL_HOST: &str = "cases";
 
+/// What Istio writes into the metadata of a VirtualService's routes.
+pub const ISTIO_CONFIG: &str =
+    "/apis/networking.istio.io/v1/namespaces/shop/virtual-service/checkout";
+
 /// What an earlier filter adds, and what an early header mutation writes, as a real gateway would.
 pub const PEER_HELPER: &str = "x-lb-peer";
 /// See [`PEER_HELPER`].
@@ -106,10 +110,23 @@ pub fn received(
     if request.path.starts_with("/named") {
         received = received.property("xds.route_name", "named-route");
     }
+    if request.path.starts_with("/checkout") {
+        received = received.property("xds.route_name", "checkout").property(
+            "xds.route_metadata.filter_metadata.istio.config",
+            ISTIO_CONFIG,
+        );
+    }
     if request.tls {
         received = received
             .property("connection.tls_version", "TLSv1.3")
-            .property("connection.mtls", [0]);
+            .property("connection.mtls", [u8::from(request.certificate.is_some())]);
+    }
+    if let Some(certificate) = request.certificate {
+        let [uri, dns, digest] = certificate.attributes();
+        received = received
+            .property("connection.uri_san_peer_certificate", uri)
+            .property("connection.dns_san_peer_certificate", dns)
+            .property("connection.sha256_peer_certificate_digest", digest);
     }
     received
 }

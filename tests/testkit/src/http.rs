@@ -5,9 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::{Domain, Socket, Type};
 
-use crate::cases::{ClientRequest, Protocol};
+use crate::cases::{Certificate, ClientRequest, Protocol};
 use crate::{HeaderLines, latin1};
 
 /// Longer than any test's upstream takes.
@@ -73,7 +75,7 @@ pub fn try_get(address: SocketAddr, path: &str) -> io::Result<Response> {
     exchange(
         address,
         Ipv4Addr::LOCALHOST.into(),
-        false,
+        &Transport::Plain,
         text.as_bytes(),
         false,
     )
@@ -104,12 +106,31 @@ pub fn send(address: SocketAddr, request: &ClientRequest) -> io::Result<Response
             exchange(
                 address,
                 request.peer,
-                request.tls,
+                &Transport::of(request),
                 &text,
                 request.method == "HEAD",
             )
         }
         Protocol::Http2 => http2(address, request),
+    }
+}
+
+/// What carries a connection's bytes.
+#[derive(Clone, Copy, Debug)]
+pub enum Transport {
+    /// TCP alone.
+    Plain,
+    /// TLS, perhaps with a client certificate.
+    Tls(Option<Certificate>),
+}
+
+impl Transport {
+    fn of(request: &ClientRequest) -> Self {
+        if request.tls {
+            Transport::Tls(request.certificate)
+        } else {
+            Transport::Plain
+        }
     }
 }
 
@@ -120,16 +141,16 @@ pub fn send(address: SocketAddr, request: &ClientRequest) -> io::Result<Response
 pub fn exchange(
     address: SocketAddr,
     source: IpAddr,
-    tls: bool,
+    transport: &Transport,
     request: &[u8],
     head: bool,
 ) -> io::Result<Response> {
     let mut connection = connect(address, source)?;
-    if tls {
+    if let Transport::Tls(certificate) = transport {
         let name =
             rustls::pki_types::ServerName::try_from("app.example.com").map_err(io::Error::other)?;
-        let mut session =
-            rustls::ClientConnection::new(tls_config(), name).map_err(io::Error::other)?;
+        let mut session = rustls::ClientConnection::new(tls_config(*certificate), name)
+            .map_err(io::Error::other)?;
         let mut stream = rustls::Stream::new(&mut session, &mut connection);
         stream.write_all(request)?;
         read_response(&mut stream, head)
@@ -290,15 +311,25 @@ async fn exchange_http2(connection: TcpStream, request: &ClientRequest) -> io::R
 }
 
 /// TLS that takes any certificate: the tests make their own.
-fn tls_config() -> Arc<rustls::ClientConfig> {
+fn tls_config(certificate: Option<Certificate>) -> Arc<rustls::ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .expect("the provider has the usual versions")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
-    Arc::new(config)
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)));
+    Arc::new(match certificate {
+        None => config.with_no_client_auth(),
+        Some(certificate) => {
+            let (chain, key) = certificate.pem();
+            let chain =
+                CertificateDer::from_pem_slice(chain.as_bytes()).expect("it is a certificate");
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("it is a key");
+            config
+                .with_client_auth_cert(vec![chain], key)
+                .expect("the key is the certificate's")
+        }
+    })
 }
 
 #[derive(Debug)]

@@ -1,0 +1,450 @@
+//! The `trusted-lb` command, as people use it: the built binary, its output and its exit codes.
+//!
+//! Where an output was meant to change, `SNAPSHOTS=overwrite` writes the new ones into the expected files (and
+//! `TRYCMD=overwrite` those of the console sessions): read the difference before committing it.
+
+// Tests end where something is not as expected.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use testkit::artifacts::repository;
+use testkit::cases;
+
+const COMMAND: &str = env!("CARGO_BIN_EXE_trusted-lb");
+
+/// Runs the command in the repository, with something on its standard input.
+fn run(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(COMMAND)
+        .args(arguments)
+        .current_dir(repository())
+        .env_remove("ORIGIN_SECRET")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let mut stdin = child.stdin.take().expect("its input is a pipe");
+    stdin.write_all(input.as_bytes()).ok();
+    drop(stdin);
+    child.wait_with_output().expect("the command ends")
+}
+
+fn text(output: &Output) -> String {
+    let both = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    String::from_utf8(both).expect("its output is text")
+}
+
+/// Files right in a folder with an ending, by name.
+fn listed(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(repository().join(folder))
+        .expect("the folder can be listed")
+        .map(|entry| entry.expect("the folder can be listed").path())
+        .filter(|path| path.to_string_lossy().ends_with(ending))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Files anywhere below a folder with an ending.
+fn below(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let mut found = listed(folder, ending);
+    for entry in std::fs::read_dir(repository().join(folder)).expect("the folder can be listed") {
+        let path = entry.expect("the folder can be listed").path();
+        if path.is_dir() {
+            let inner = path.strip_prefix(repository()).expect("it lies in here");
+            found.extend(below(&inner.to_string_lossy(), ending));
+        }
+    }
+    found
+}
+
+fn relative(path: &Path) -> String {
+    let path = path.strip_prefix(repository()).unwrap_or(path);
+    path.display().to_string()
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Each file of a folder gives exactly the output in the file beside it, and this exit code.
+fn checked_as_expected(folder: &str, code: i32) -> usize {
+    let files = listed(folder, ".yaml");
+    let assert = snapbox::Assert::new().action_env("SNAPSHOTS");
+    for file in &files {
+        let output = run(&["check", &relative(file)], "");
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output));
+        let expected = snapbox::Data::read_from(&file.with_extension("txt"), None);
+        assert.eq(text(&output), expected.raw());
+    }
+    let expected = listed(folder, ".txt").len();
+    assert_eq!(expected, files.len(), "an output without its configuration");
+    files.len()
+}
+
+#[test]
+fn wrong_configurations_give_exactly_these_errors() {
+    assert!(checked_as_expected("tests/configurations/refused", 1) >= 30);
+}
+
+#[test]
+fn doubtful_configurations_give_exactly_these_warnings() {
+    checked_as_expected("tests/configurations/warned", 0);
+}
+
+#[test]
+fn right_configurations_are_accepted() {
+    for file in listed("tests/configurations/accepted", ".yaml") {
+        let output = run(&["check", &relative(&file)], "");
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    }
+}
+
+#[test]
+fn console_sessions_show_what_the_documentation_says() {
+    trycmd::TestCases::new()
+        .register_bin("trusted-lb", PathBuf::from(COMMAND))
+        .case("tests/cli/*.md")
+        .run();
+}
+
+#[test]
+fn generated_documents_are_up_to_date() {
+    let assert = snapbox::Assert::new().action_env("SNAPSHOTS");
+    for (command, file) in [
+        ("schema", "schema/trusted-lb.schema.json"),
+        ("reference", "docs/configuration.md"),
+    ] {
+        let output = run(&[command], "");
+        assert_eq!(output.status.code(), Some(0));
+        let expected = snapbox::Data::read_from(&repository().join(file), None);
+        assert.eq(text(&output), expected.raw());
+    }
+}
+
+/// A configuration as JSON, out of a plain file.
+fn as_json(file: &Path) -> Option<Value> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&read(file)).ok()?;
+    documents.into_iter().next()
+}
+
+/// What a schema can't say: `NAME: why`.
+const BEYOND_THE_SCHEMA: &[(&str, &str)] = &[
+    ("host-bits-alone", "arithmetic on addresses"),
+    (
+        "trust-everybody",
+        "arithmetic on addresses, one condition out of several lists",
+    ),
+    ("trust-together", "arithmetic on addresses"),
+    (
+        "unknown-named-set",
+        "kept out of the pattern, so that it needn't list them",
+    ),
+    ("overwritten-signal", "one field against another"),
+    ("same-name-twice", "uniqueness by one field"),
+    ("helper-without-token", "one field against another"),
+    ("token-without-helper", "one field against another"),
+];
+
+#[test]
+fn the_schema_and_the_parser_agree() {
+    let schema: Value = serde_json::from_str(&text(&run(&["schema"], ""))).expect("it is JSON");
+    let validator = jsonschema::draft202012::new(&schema).expect("it is a schema");
+    for folder in ["accepted", "warned"] {
+        for file in listed(&format!("tests/configurations/{folder}"), ".yaml") {
+            let Some(value) = as_json(&file).filter(plain) else {
+                continue;
+            };
+            let errors: Vec<String> = validator
+                .iter_errors(&value)
+                .map(|error| format!("{}: {error}", error.instance_path()))
+                .collect();
+            assert!(errors.is_empty(), "{}: {errors:#?}", relative(&file));
+        }
+    }
+    for (_, groups) in cases::all() {
+        for group in groups {
+            assert!(validator.is_valid(&group.config), "{}", group.name);
+        }
+    }
+    let mut compared = 0;
+    for file in listed("tests/configurations/refused", ".yaml") {
+        let name = file.file_stem().expect("it has a name").to_string_lossy();
+        let Some(value) = as_json(&file).filter(plain) else {
+            continue;
+        };
+        let beyond = BEYOND_THE_SCHEMA.iter().any(|(known, _)| *known == name);
+        assert_eq!(validator.is_valid(&value), beyond, "{name}");
+        compared += 1;
+    }
+    assert!(
+        compared >= 20,
+        "only {compared} configurations were compared"
+    );
+}
+
+/// Whether this is a configuration itself, not a manifest with one in it.
+fn plain(value: &Value) -> bool {
+    value.as_object().is_some_and(|fields| {
+        !fields.contains_key("apiVersion") && !fields.contains_key("static_resources")
+    })
+}
+
+#[test]
+fn every_example_in_the_reference_is_valid() {
+    let schema: Value = serde_json::from_str(&text(&run(&["schema"], ""))).expect("it is JSON");
+    let mut tried = 0;
+    for (name, object) in schema["$defs"].as_object().expect("definitions") {
+        for (field, kind) in object["properties"].as_object().expect("properties") {
+            let mut kind = kind.clone();
+            kind["$defs"] = schema["$defs"].clone();
+            let validator = jsonschema::draft202012::new(&kind).expect("it is a schema");
+            for example in kind["examples"].as_array().expect("examples") {
+                assert!(validator.is_valid(example), "{name}.{field}: {example}");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 50, "only {tried} examples");
+}
+
+/// Every field that a schema names, as `Object.field`, reached by walking a value along it.
+fn walk(schema: &Value, kind: &Value, value: &Value, seen: &mut BTreeSet<String>) {
+    if let Some(name) = kind["$ref"]
+        .as_str()
+        .and_then(|path| path.strip_prefix("#/$defs/"))
+    {
+        let object = &schema["$defs"][name];
+        for (field, inner) in value.as_object().into_iter().flatten() {
+            seen.insert(format!("{name}.{field}"));
+            walk(schema, &object["properties"][field], inner, seen);
+        }
+    }
+    for choice in kind["anyOf"].as_array().into_iter().flatten() {
+        walk(schema, choice, value, seen);
+    }
+    for item in value.as_array().into_iter().flatten() {
+        walk(schema, &kind["items"], item, seen);
+    }
+}
+
+#[test]
+fn the_table_of_cases_has_every_field() {
+    let schema: Value = serde_json::from_str(&text(&run(&["schema"], ""))).expect("it is JSON");
+    let mut seen = BTreeSet::new();
+    for (_, groups) in cases::all() {
+        for group in groups {
+            walk(&schema, &schema, &group.config, &mut seen);
+        }
+    }
+    let mut missing = Vec::new();
+    for (name, object) in schema["$defs"].as_object().expect("definitions") {
+        for field in object["properties"].as_object().expect("properties").keys() {
+            let field = format!("{name}.{field}");
+            if !seen.contains(&field) {
+                missing.push(field);
+            }
+        }
+    }
+    assert!(missing.is_empty(), "no case has {missing:#?}");
+}
+
+#[test]
+fn every_manifest_and_example_passes_the_check() {
+    let files: Vec<String> = [below("envoyfilter", ".yaml"), below("examples", ".yaml")]
+        .concat()
+        .iter()
+        .map(|path| relative(path))
+        .collect();
+    let mut arguments = vec!["check"];
+    arguments.extend(files.iter().map(String::as_str));
+    let output = run(&arguments, "");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+}
+
+#[test]
+fn every_yaml_block_in_the_documentation_passes_the_check() {
+    let mut blocks = 0;
+    let mut paths = [
+        below("docs", ".md"),
+        below("examples", ".md"),
+        below("envoyfilter", ".md"),
+    ]
+    .concat();
+    paths.push(repository().join("README.md"));
+    for path in paths {
+        let text_of = read(&path);
+        for block in text_of.split("```yaml\n").skip(1) {
+            let yaml = block.split("\n```").next().expect("a block ends");
+            // Beside a configuration that is good in any case, blocks about something else are passed over.
+            let output = run(
+                &["check", "-", "tests/configurations/accepted/minimal.yaml"],
+                yaml,
+            );
+            assert_eq!(
+                output.status.code(),
+                Some(0),
+                "{}: {}",
+                relative(&path),
+                text(&output)
+            );
+            blocks += 1;
+        }
+    }
+    assert!(blocks >= 2, "only {blocks} blocks were found");
+}
+
+#[test]
+fn standard_input_is_read_where_the_file_is_a_dash() {
+    let good = read(&repository().join("tests/configurations/accepted/minimal.yaml"));
+    let output = run(&["check", "-"], &good);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let output = run(&["check", "-"], "defaults: {timeout: 15}");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("<stdin>:1:21"), "{}", text(&output));
+}
+
+#[test]
+fn machines_get_every_problem_with_its_place() {
+    let output = run(
+        &[
+            "check",
+            "--format",
+            "json",
+            "tests/configurations/refused/many-mistakes-at-once.yaml",
+        ],
+        "",
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let list: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    let list = list.as_array().expect("a list");
+    assert_eq!(list.len(), 7);
+    assert_eq!(list[1]["path"], "trustedLoadBalancers[0].match.ipBlock");
+    assert_eq!(
+        (&list[1]["line"], &list[1]["column"]),
+        (&5.into(), &5.into())
+    );
+    assert_eq!(list[1]["severity"], "error");
+    assert_eq!(list[1]["help"], "did you mean ipBlocks?");
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    for arguments in [
+        &["check"][..],
+        &["check", "no/such/file.yaml"],
+        &["chekc", "x"],
+        &["explain", "tests/configurations/accepted/minimal.yaml"],
+        &[
+            "explain",
+            "tests/configurations/accepted/minimal.yaml",
+            "--peer",
+            "load-balancer",
+        ],
+        &[
+            "explain",
+            "tests/configurations/accepted/minimal.yaml",
+            "--peer",
+            "10.0.12.5",
+            "--url",
+            "shop",
+        ],
+        &[
+            "explain",
+            "tests/configurations/accepted/minimal.yaml",
+            "--peer",
+            "10.0.12.5",
+            "-H",
+            "no colon",
+        ],
+    ] {
+        let output = run(arguments, "");
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{arguments:?}: {}",
+            text(&output)
+        );
+        assert!(!output.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_is_rendered_passes_the_check() {
+    for file in listed("tests/configurations/accepted", ".yaml") {
+        for target in ["wasmplugin", "envoyfilter", "envoy"] {
+            let rendered = run(&["render", target, &relative(&file)], "");
+            assert_eq!(rendered.status.code(), Some(0), "{}", text(&rendered));
+            let output = run(&["check", "-"], &text(&rendered));
+            let answer = text(&output);
+            assert_eq!(
+                output.status.code(),
+                Some(0),
+                "{target}: {answer}\n{}",
+                text(&rendered)
+            );
+            assert!(answer.contains("1 configuration,"), "{target}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn what_is_migrated_passes_the_check() {
+    for file in listed("tests/cli/migrate.in", ".yaml") {
+        let migrated = run(
+            &["migrate", &relative(&file), "--ip-block", "10.0.12.0/24"],
+            "",
+        );
+        assert_eq!(migrated.status.code(), Some(0), "{}", text(&migrated));
+        let manifest = String::from_utf8_lossy(&migrated.stdout).into_owned();
+        let output = run(&["check", "-"], &manifest);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{}\n{manifest}",
+            text(&output)
+        );
+    }
+}
+
+#[test]
+fn a_secret_is_never_shown() {
+    const SECRET: &str = "correct-horse-battery";
+    for format in ["text", "json"] {
+        for given in [SECRET, "wrong-horse-battery"] {
+            let header = format!("x-origin-verify: {given}");
+            let environment = format!("ORIGIN_SECRET={SECRET}");
+            let output = run(
+                &[
+                    "explain",
+                    "tests/configurations/accepted/secret-only.yaml",
+                    "--peer",
+                    "192.0.2.1",
+                    "-H",
+                    &header,
+                    "--env",
+                    &environment,
+                    "--format",
+                    format,
+                ],
+                "",
+            );
+            assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+            assert!(!text(&output).contains(given), "{}", text(&output));
+        }
+    }
+}
+
+#[test]
+fn shells_get_completions() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(&["completions", shell], "");
+        assert_eq!(output.status.code(), Some(0));
+        assert!(text(&output).contains("explain"), "{shell}");
+    }
+}
