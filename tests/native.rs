@@ -3,27 +3,14 @@
 // Tests end where something is not as expected.
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod plain;
+
 use std::collections::BTreeMap;
 
-use testkit::{cases, hcm, wasm_host};
+use plain::Plain;
+use testkit::{cases, hcm};
 use trusted_lb::config::{self, Mode};
-use trusted_lb::engine::{Attribute, Engine, Operation, Request};
-
-/// A request as filters see it, asked by the engine.
-struct Plain(wasm_host::Request);
-
-impl Request for Plain {
-    fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.0
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_slice(), value.as_slice()))
-    }
-
-    fn attribute(&self, attribute: Attribute) -> Option<Vec<u8>> {
-        self.0.properties.get(attribute.path()).cloned()
-    }
-}
+use trusted_lb::engine::Engine;
 
 fn engine(config: &serde_json::Value, environment: &BTreeMap<String, String>) -> Engine {
     let loaded = config::load(config.to_string().as_bytes());
@@ -32,22 +19,6 @@ fn engine(config: &serde_json::Value, environment: &BTreeMap<String, String>) ->
         .unwrap_or_else(|| panic!("{:#?}", loaded.problems));
     Engine::new(&config, &|name| environment.get(name).cloned())
         .expect("the environment is complete")
-}
-
-fn applied(
-    mut headers: testkit::HeaderLines,
-    operations: &[Operation<'_>],
-) -> testkit::HeaderLines {
-    for operation in operations {
-        match operation {
-            Operation::Set { name, value } => {
-                headers.retain(|(line, _)| line != name.as_bytes());
-                headers.push((name.as_bytes().into(), value.as_bytes().into()));
-            }
-            Operation::Remove { name } => headers.retain(|(line, _)| line != name),
-        }
-    }
-    headers
 }
 
 #[test]
@@ -84,7 +55,7 @@ fn the_engine_decides_every_case_as_expected() {
                     Mode::Enforce => &decision.operations,
                     Mode::Shadow => &[],
                 };
-                let headers = applied(request.0.headers.clone(), operations);
+                let headers = request.after(operations).0.headers;
                 differences.extend(case.expect.differences(|name| {
                     headers
                         .iter()

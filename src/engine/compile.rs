@@ -7,6 +7,7 @@ use super::names::{HeaderId, HeaderNames};
 use super::net::CidrSet;
 use super::policy::{self, Number, Written};
 use super::route::Route;
+use super::route_table::RouteTable;
 use super::secret::Secret;
 use super::signal::{Form, Signal};
 use super::{Engine, ForwardedProto, PeerSource, Rule};
@@ -113,7 +114,7 @@ impl Compiler<'_> {
             rewrite_scheme: config.rewrite_scheme,
             forwarded_port: config.forwarded_port,
             defaults,
-            routes,
+            routes: RouteTable::new(routes),
             mode: config.mode,
         }
     }

@@ -13,6 +13,7 @@ mod peer;
 mod policy;
 mod request;
 mod route;
+mod route_table;
 mod secret;
 mod signal;
 
@@ -27,7 +28,7 @@ use facts::{Facts, Lines};
 use matcher::{ConnectionMatch, RequestMatch};
 use names::{HeaderId, HeaderNames};
 use policy::Policy;
-use route::Route;
+use route_table::RouteTable;
 use secret::Secret;
 use signal::Signal;
 
@@ -43,7 +44,7 @@ pub struct Engine {
     rewrite_scheme: RewriteScheme,
     forwarded_port: bool,
     defaults: Policy,
-    routes: Vec<Route>,
+    routes: RouteTable,
     mode: Mode,
 }
 
@@ -122,11 +123,7 @@ impl Engine {
         let facts = Facts::new(self, request);
         let decision = self.decide_on(&facts);
         let rules = self.rules.iter().map(|rule| rule.unmet(&facts)).collect();
-        let routes = self
-            .routes
-            .iter()
-            .map(|route| route.unmet(&facts))
-            .collect();
+        let routes = self.routes.unmet(&facts);
         let signals = self
             .proto_for(decision.rule, decision.route)
             .map(|proto| {
@@ -155,10 +152,7 @@ impl Engine {
             .rules
             .iter()
             .position(|rule| rule.unmet(facts).is_none());
-        let route = self
-            .routes
-            .iter()
-            .position(|route| route.unmet(facts).is_none());
+        let route = self.routes.find(facts);
         let mut operations = Vec::with_capacity(8);
         let mut notes = Notes::default();
         let (forwarded_proto, because) = self.forwarded_proto(facts, rule, route);

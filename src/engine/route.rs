@@ -65,7 +65,7 @@ fn is_named(pattern: &NamePattern, name: &[u8]) -> bool {
 }
 
 /// Namespace and name out of `/apis/networking.istio.io/v1/namespaces/NS/virtual-service/NAME`.
-fn virtual_service(config: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn virtual_service(config: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut parts = config.split(|byte| *byte == b'/');
     let namespace = parts
         .by_ref()

@@ -1,0 +1,321 @@
+//! What holds for every configuration and every request, tried with arbitrary ones.
+
+// Tests end where something is not as expected.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod plain;
+
+use std::collections::BTreeMap;
+
+use plain::Plain;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use serde_json::{Value, json};
+use testkit::wasm_host;
+use trusted_lb::config;
+use trusted_lb::engine::{Engine, Operation};
+
+fn engine(config: &Value) -> Engine {
+    let loaded = config::load(config.to_string().as_bytes());
+    let config = loaded
+        .config
+        .unwrap_or_else(|| panic!("{config:#}: {:#?}", loaded.problems));
+    Engine::new(&config, &|_| Some("correct-horse".to_owned())).expect("secrets are there")
+}
+
+const HOSTS: &[&str] = &[
+    "a.example.com",
+    "b.example.com",
+    "c.b.example.com",
+    "example.com",
+    "*.example.com",
+    "*.b.example.com",
+    "*.com",
+    "*",
+    "localhost",
+];
+const PATHS: &[&str] = &["/", "/a", "/a/", "/a/b", "/a/b/c", "/ab", "/b/a", "/a.png"];
+
+fn path_match() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        select(PATHS).prop_map(|path| json!({"exact": path})),
+        select(PATHS).prop_map(|path| json!({"prefix": path})),
+        select(&[".png", "b", "/c"][..]).prop_map(|end| json!({"suffix": end})),
+    ]
+}
+
+/// A non-empty selection.
+fn some(of: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static str>> {
+    subsequence(of.to_vec(), 1..=3)
+}
+
+fn route_match() -> impl Strategy<Value = Value> {
+    let paths = prop::collection::vec(path_match(), 1..3).prop_map(|mut paths| {
+        paths.dedup();
+        paths
+    });
+    let methods = some(&["GET", "POST", "PUT"]);
+    let virtual_hosts = some(&["one", "two", "t*"]);
+    let services = some(&["shop/checkout", "shop/cart", "web/cart"]);
+    let optional = (
+        prop::option::of(some(HOSTS)),
+        prop::option::of(some(HOSTS)),
+        prop::option::of(paths),
+        prop::option::of(methods),
+        prop::option::of(virtual_hosts),
+        prop::option::of(services),
+    );
+    optional.prop_map(
+        |(hosts, not_hosts, paths, methods, virtual_hosts, services)| {
+            let mut fields = serde_json::Map::new();
+            let mut put = |name: &str, value: Option<Value>| {
+                fields.extend(value.map(|value| (name.to_owned(), value)));
+            };
+            put("hosts", hosts.map(|list| json!(list)));
+            put("notHosts", not_hosts.map(|list| json!(list)));
+            put("paths", paths.map(|list| json!(list)));
+            put("methods", methods.map(|list| json!(list)));
+            put("virtualHosts", virtual_hosts.map(|list| json!(list)));
+            put("virtualServices", services.map(|list| json!(list)));
+            if fields.is_empty() {
+                fields.insert("methods".to_owned(), json!(["DELETE"]));
+            }
+            Value::Object(fields)
+        },
+    )
+}
+
+fn request() -> impl Strategy<Value = Plain> {
+    let host = prop_oneof![
+        4 => select(HOSTS).prop_map(|host| host.replace('*', "x")),
+        1 => "[A-Za-z.:@-]{0,12}",
+        1 => Just("A.EXAMPLE.com:8080".to_owned()),
+    ];
+    let path = prop_oneof![
+        4 => select(PATHS).prop_map(str::to_owned),
+        2 => "(/[ab]{0,2}){0,4}(\\?x=/a)?",
+        1 => "[/a-c.?#]{0,10}",
+    ];
+    (
+        host,
+        path,
+        select(&["GET", "POST", "PUT", "DELETE"][..]),
+        prop::option::of(select(&["one", "two", "three", ""][..])),
+        prop::option::of(select(
+            &["shop/checkout", "shop/cart", "web/cart", "web/"][..],
+        )),
+    )
+        .prop_map(|(host, path, method, virtual_host, service)| {
+            let headers = [
+                (":method", method),
+                (":scheme", "http"),
+                (":authority", &host),
+                (":path", &path),
+                ("x-forwarded-proto", "http"),
+            ];
+            let mut request = wasm_host::Request {
+                headers: headers
+                    .map(|(name, value)| (name.into(), value.into()))
+                    .into(),
+                properties: BTreeMap::new(),
+            };
+            if let Some(name) = virtual_host {
+                request = request.property("xds.virtual_host_name", name);
+            }
+            if let Some((namespace, name)) = service.and_then(|service| service.split_once('/')) {
+                let config = format!(
+                    "/apis/networking.istio.io/v1/namespaces/{namespace}/virtual-service/{name}"
+                );
+                request =
+                    request.property("xds.route_metadata.filter_metadata.istio.config", config);
+            }
+            Plain(request)
+        })
+}
+
+/// A configuration with a load balancer in 10.0.0.0/8, told by some signals.
+fn configuration() -> impl Strategy<Value = Value> {
+    let signals = subsequence(
+        vec![
+            json!("x-forwarded-port"),
+            json!("cf-visitor"),
+            json!("x-forwarded-ssl"),
+            json!("forwarded"),
+            json!("cloudfront-forwarded-proto"),
+            json!("fastly-ssl"),
+            json!("front-end-https"),
+            json!({"header": "x-tls", "https": ["1"], "http": ["0"]}),
+        ],
+        0..5,
+    );
+    let policy = (
+        select(&["keep", "cap", "replace"][..]),
+        select(&["inherit", "disable"][..]),
+        select(&["skip", "apply"][..]),
+        0..3_u32,
+    );
+    (
+        signals,
+        select(&["http", "https", "connection"][..]),
+        select(&["auto", "always"][..]),
+        policy,
+    )
+        .prop_map(|(signals, default, rewrite, (headers, others, streams, attempts))| {
+            json!({
+                "peerAddress": "source",
+                "trustedLoadBalancers": [{
+                    "name": "lb",
+                    "match": {"ipBlocks": ["10.0.0.0/8"]},
+                    "forwardedProto": {"from": signals, "default": default},
+                }],
+                "rewriteScheme": rewrite,
+                "defaults": {
+                    "timeout": "15s",
+                    "requestHeaders": headers,
+                    "streams": streams,
+                    "retries": {
+                        "attempts": attempts, "perTryTimeout": "2s", "retryOn": ["reset"], "statusCodes": [503],
+                        "otherMethods": others,
+                    },
+                },
+            })
+        })
+}
+
+/// A request as the connection manager hands it over, with whatever the peer thought of.
+fn arriving() -> impl Strategy<Value = Plain> {
+    let name = prop_oneof![
+        6 => select(&[
+            "x-forwarded-port", "cf-visitor", "x-forwarded-ssl", "forwarded", "cloudfront-forwarded-proto",
+            "fastly-ssl", "front-end-https", "x-tls", "x_forwarded_proto", "x-forwarded_proto", "x_forwarded-proto",
+            "x-forwarded-scheme", "x-url-scheme", "x_tls", "upgrade", "connection", "x-envoy-max-retries",
+            "x-envoy-upstream-rq-timeout-ms", "x-envoy-retry-on", "x-envoy-upstream-rq-per-try-timeout-ms",
+        ][..]).prop_map(str::to_owned),
+        1 => "[a-z_-]{1,12}",
+    ];
+    let value = prop_oneof![
+        4 => select(&[
+            "https", "http", "HTTPS", "wss", "443", "80", "on", "off", "1", "0", "proto=https", "for=x;proto=http",
+            r#"{"scheme":"https"}"#, "https,http", "", "upgrade", "websocket", "99999999999999999999", "-1",
+        ][..]).prop_map(|value| value.as_bytes().to_vec()),
+        2 => prop::collection::vec(any::<u8>(), 0..24),
+    ];
+    (
+        prop::collection::vec((name, value), 0..8),
+        select(&["GET", "POST", "CONNECT"][..]),
+        select(&["http", "https"][..]),
+        select(&["HTTP/1.1", "HTTP/2", "HTTP/3"][..]),
+        select(
+            &[
+                "10.0.0.7:41234",
+                "203.0.113.9:4711",
+                "10.0.0.7:0",
+                "/run/envoy.sock",
+                "[::ffff:10.0.0.7]:5",
+            ][..],
+        ),
+    )
+        .prop_map(|(extra, method, scheme, protocol, source)| {
+            let fixed = [
+                (":method", method),
+                (":scheme", scheme),
+                (":authority", "app.example.com"),
+                (":path", "/"),
+                ("x-forwarded-proto", "http"),
+                ("x-forwarded-for", "10.0.0.7"),
+            ];
+            let mut headers: Vec<(Vec<u8>, Vec<u8>)> = fixed
+                .map(|(name, value)| (name.into(), value.into()))
+                .into();
+            headers.extend(
+                extra
+                    .into_iter()
+                    .map(|(name, value)| (name.into_bytes(), value)),
+            );
+            let request = wasm_host::Request {
+                headers,
+                properties: BTreeMap::new(),
+            };
+            Plain(
+                request
+                    .property("source.address", source)
+                    .property("request.protocol", protocol),
+            )
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn deciding_on_its_own_output_changes_nothing(
+        config in configuration(),
+        request in arriving(),
+    ) {
+        let engine = engine(&config);
+        let once = request.after(&engine.decide(&request).operations);
+        let again = engine.decide(&once);
+        prop_assert!(again.operations.is_empty(), "{:?}\n{:?}", again.operations, once);
+    }
+
+    #[test]
+    fn what_is_written_is_a_valid_header(config in configuration(), request in arriving()) {
+        let engine = engine(&config);
+        for operation in engine.decide(&request).operations {
+            if let Operation::Set { name, value } = operation {
+                prop_assert!(name == ":scheme" || http::HeaderName::from_bytes(name.as_bytes()).is_ok());
+                prop_assert!(http::HeaderValue::from_str(value).is_ok());
+                prop_assert!(!value.is_empty());
+                if name == "x-forwarded-proto" || name == ":scheme" {
+                    prop_assert!(matches!(value, "http" | "https"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_that_an_untrusted_peer_sends_changes_the_scheme(
+        config in configuration(),
+        request in arriving(),
+        tls in any::<bool>(),
+    ) {
+        let engine = engine(&config);
+        let mut request = request.0.property("source.address", "203.0.113.9:4711");
+        if tls {
+            request = request.property("connection.tls_version", "TLSv1.3");
+        }
+        let request = Plain(request);
+        let decision = engine.decide(&request);
+        prop_assert_eq!(decision.rule, None);
+        let after = request.after(&decision.operations);
+        let connection = if tls { "https" } else { "http" };
+        for name in ["x-forwarded-proto", ":scheme"] {
+            let values: Vec<&[u8]> = after.0.headers.iter()
+                .filter(|(known, _)| known == name.as_bytes())
+                .map(|(_, value)| value.as_slice())
+                .collect();
+            prop_assert_eq!(&values, &[connection.as_bytes()], "{}", name);
+        }
+        for gone in ["x_forwarded_proto", "x-forwarded_proto", "x_forwarded-proto", "x-forwarded-ssl", "forwarded"] {
+            prop_assert!(after.0.headers.iter().all(|(name, _)| name != gone.as_bytes()), "{}", gone);
+        }
+    }
+
+    #[test]
+    fn the_first_listed_route_that_matches_wins(
+        matches in prop::collection::vec(route_match(), 0..40),
+        requests in prop::collection::vec(request(), 1..8),
+    ) {
+        let routes: Vec<Value> = matches
+            .iter()
+            .enumerate()
+            .map(|(index, one)| json!({"name": format!("{index}"), "match": one, "timeout": "1s"}))
+            .collect();
+        let engine = engine(&json!({"routes": routes}));
+        for request in &requests {
+            let explanation = engine.explain(request);
+            let listed = explanation.routes.iter().position(Option::is_none);
+            prop_assert_eq!(explanation.decision.route, listed, "{:?}", request);
+        }
+    }
+}
