@@ -10,7 +10,7 @@ use super::document::quoted;
 use super::problem::{closest, joined};
 
 /// A named set of address blocks, written `@name` in `ipBlocks`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NamedSet {
     /// The name, with its `@`.
     pub name: &'static str,
@@ -113,7 +113,7 @@ pub const NAMED_SETS: &[NamedSet] = &[
 ];
 
 /// One entry of `ipBlocks`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum IpBlock {
     /// A CIDR or a single address; IPv4-mapped IPv6 is stored as the IPv4 block it equals.
     Net(IpNet),

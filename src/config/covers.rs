@@ -59,9 +59,11 @@ fn excludes<T: PartialEq>(earlier: &[T], later: &[T]) -> bool {
 fn blocks(earlier: &[IpBlock], later: &[IpBlock]) -> bool {
     let ranges = |blocks: &[IpBlock]| Ranges::of(blocks.iter().flat_map(IpBlock::nets));
     let inside = |narrow: &[(u128, u128)], wide: &[(u128, u128)]| {
-        narrow
-            .iter()
-            .all(|(first, last)| wide.iter().any(|(from, to)| from <= first && last <= to))
+        narrow.iter().all(|(first, last)| {
+            let after = wide.partition_point(|(from, _)| from <= first);
+            let before = after.checked_sub(1).and_then(|index| wide.get(index));
+            before.is_some_and(|(_, to)| last <= to)
+        })
     };
     let (wide, narrow) = (ranges(earlier), ranges(later));
     inside(&narrow.v4, &wide.v4) && inside(&narrow.v6, &wide.v6)

@@ -27,6 +27,7 @@ mod model;
 mod parse;
 mod problem;
 mod read;
+mod seen;
 mod warnings;
 
 pub(crate) use address::Ranges;

@@ -6,7 +6,7 @@ pub use super::address::{IpBlock, NamedSet};
 pub use super::duration::Millis;
 
 /// The scheme a client used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// Plain HTTP.
     Http,
@@ -85,7 +85,7 @@ impl HeaderName {
 }
 
 /// The name of an environment variable of the Wasm VM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EnvName(pub(crate) String);
 
 impl EnvName {
@@ -148,7 +148,7 @@ pub struct RequestMatch {
 }
 
 /// A host to match `:authority` with: without case, port and trailing dot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostPattern {
     /// This host; lower-case.
     Exact(String),
@@ -169,7 +169,7 @@ impl std::fmt::Display for HostPattern {
 }
 
 /// A path to match with, query and fragment left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathPattern {
     /// The path is this.
     Exact(String),
@@ -180,7 +180,7 @@ pub enum PathPattern {
 }
 
 /// A condition on one header.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HeaderMatch {
     /// Which header.
     pub name: HeaderName,
@@ -189,7 +189,7 @@ pub struct HeaderMatch {
 }
 
 /// What a header's value must be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HeaderValueMatch {
     /// Exactly this.
     Exact(String),
@@ -224,7 +224,7 @@ pub struct ForwardedProto {
 }
 
 /// What a trusted load balancer's request is taken for where no signal tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DefaultScheme {
     /// This scheme.
     Scheme(Scheme),
@@ -233,7 +233,7 @@ pub enum DefaultScheme {
 }
 
 /// A header by which a load balancer tells the client's scheme.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Signal {
     /// The header.
     pub name: HeaderName,
@@ -242,7 +242,7 @@ pub struct Signal {
 }
 
 /// How a signal's value reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SignalForm {
     /// `http` or `https`, also `ws` and `wss`, in any case; of a list the right-most.
     Scheme,
@@ -456,7 +456,7 @@ pub struct RouteMatch {
 }
 
 /// A name to match with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum NamePattern {
     /// This name.
     Exact(String),

@@ -6,6 +6,7 @@ use super::document::{Node, Shown, quoted};
 use super::model::*;
 use super::problem::{Path, Problems, closest, joined};
 use super::read::{At, Fields};
+use super::seen::Seen;
 use super::{duration, headers};
 
 /// What `x-envoy-retry-on` understands (Envoy 1.40, router filter documentation).
@@ -1054,10 +1055,14 @@ fn unique_names(fields: &Fields<'_>, list: &str) {
         let Node::List(items) = at.node else {
             return None;
         };
+        let mut seen = Seen::default();
         for (index, item) in items.iter().enumerate() {
             let Some(Node::Text(name)) = item.get("name") else {
                 continue;
             };
+            if !seen.again(name) {
+                continue;
+            }
             let first = items.iter().position(
                 |other| matches!(other.get("name"), Some(Node::Text(text)) if text == name),
             );

@@ -2,9 +2,11 @@
 //! pass finds everything.
 
 use std::fmt::Display;
+use std::hash::Hash;
 
 use super::document::{Node, Shown, quoted};
 use super::problem::{Path, Problems, closest, joined};
+use super::seen::Seen;
 
 const A_STRING: &str = "a string";
 
@@ -114,7 +116,7 @@ impl<'a> At<'a> {
     }
 
     /// A list that holds at least one entry and none twice.
-    pub(crate) fn set<T: PartialEq>(
+    pub(crate) fn set<T: PartialEq + Hash>(
         self,
         example: &str,
         read: fn(At<'_>) -> Option<T>,
@@ -131,15 +133,16 @@ impl<'a> At<'a> {
 
     /// A list, perhaps empty, that holds no entry twice.
     #[inline(never)]
-    pub(crate) fn distinct<T: PartialEq>(
+    pub(crate) fn distinct<T: PartialEq + Hash>(
         self,
         example: &str,
         read: fn(At<'_>) -> Option<T>,
     ) -> Option<Vec<T>> {
         let mut values: Vec<T> = Vec::new();
+        let mut seen = Seen::default();
         self.each(example, &mut |item| {
             if let Some(value) = read(item) {
-                if values.contains(&value) {
+                if seen.again(&value) && values.contains(&value) {
                     item.error(&"this entry is in the list already");
                 } else {
                     values.push(value);

@@ -39,7 +39,7 @@ pub(crate) fn find(config: &Config, problems: &Problems) {
         let covered = config
             .routes
             .iter()
-            .take(index)
+            .take(index.min(MOST_COMPARED))
             .find(|earlier| covers::route(&earlier.matches, &route.matches));
         if let Some(earlier) = covered {
             never(
@@ -76,6 +76,9 @@ pub(crate) fn find(config: &Config, problems: &Problems) {
         retries(&path, &route.policy, &config.defaults, problems);
     }
 }
+
+/// Every route is compared with this many at the head of the list, so that thousands of them are configured in no time.
+const MOST_COMPARED: usize = 1_000;
 
 fn never(path: &dyn std::fmt::Display, earlier: &str, problems: &Problems) {
     problems.warn(

@@ -341,10 +341,10 @@ impl Keys {
                     Hash::of(Kind::Path).with_all(path.as_bytes())
                 }
                 PathMatch::Prefix(path) => {
-                    let path = path.trim_end_matches('/').as_bytes();
-                    let slashes = path.iter().filter(|byte| **byte == b'/').count();
+                    let path = path.trim_end_matches('/');
+                    let slashes = path.matches('/').count();
                     keys.segments = keys.segments.max(slashes + 1);
-                    Hash::of(Kind::PathPrefix).with_all(path)
+                    Hash::of(Kind::PathPrefix).with_all(path.as_bytes())
                 }
                 PathMatch::Suffix(_) => return None,
             };

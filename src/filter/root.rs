@@ -21,6 +21,9 @@ const COMMIT: &str = match option_env!("TRUSTED_LB_COMMIT") {
     None => "unknown",
 };
 
+/// A configuration's problems beyond these aren't logged: the proxy's log is for others as well.
+const MOST_LOGGED: usize = 100;
+
 /// The root context: one per plugin configuration and worker.
 #[derive(Default)]
 pub(super) struct Root {
@@ -82,8 +85,11 @@ impl RootContext for Root {
                     "{VERSION} ({COMMIT}) refuses the configuration, {count} {}:",
                     if count == 1 { "error" } else { "errors" }
                 );
-                for problem in &problems {
+                for problem in problems.iter().take(MOST_LOGGED) {
                     log::error!("  {problem}");
+                }
+                if let Some(more) = count.checked_sub(MOST_LOGGED).filter(|more| *more > 0) {
+                    log::error!("  and {more} more; `trusted-lb check` shows all of them");
                 }
                 false
             }
@@ -124,8 +130,12 @@ fn configured(size: usize) -> Result<(Engine, String), Vec<Problem>> {
         Vec::new()
     });
     let loaded = config::load(&text);
-    for warning in loaded.warnings() {
+    for warning in loaded.warnings().take(MOST_LOGGED) {
         log::warn!("{warning}");
+    }
+    let warnings = loaded.warnings().count();
+    if let Some(more) = warnings.checked_sub(MOST_LOGGED).filter(|more| *more > 0) {
+        log::warn!("and {more} more warnings; `trusted-lb check` shows all of them");
     }
     let Some(config) = loaded.config else {
         return Err(loaded.errors().cloned().collect());

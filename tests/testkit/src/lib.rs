@@ -9,6 +9,7 @@ pub mod hcm;
 pub mod http;
 pub mod upstream;
 pub mod wasm_host;
+pub mod workloads;
 
 /// Header lines in order: name and value, as bytes.
 pub type HeaderLines = Vec<(Vec<u8>, Vec<u8>)>;

@@ -1,0 +1,216 @@
+//! What a request costs, in numbers that don't depend on the machine: host calls, entries into the module (callbacks for
+//! memory included) and executed instructions, for every case of the table and every workload of the benches.
+//!
+//! The numbers are in `tests/budgets.txt`, and may fall but not grow. Where they were meant to change,
+//! `BUDGETS=overwrite` writes the new ones: read the difference before committing it.
+
+// Tests end where something is not as expected.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use testkit::wasm_host::{Module, Outcome, Vm};
+use testkit::{artifacts, cases, hcm, workloads};
+
+fn module() -> &'static Module {
+    static MODULE: OnceLock<Module> = OnceLock::new();
+    MODULE.get_or_init(|| {
+        Module::load_counting(artifacts::module()).expect("the built module is valid")
+    })
+}
+
+/// Instructions differ a little from one compiler to another.
+const TOLERANCE_PERCENT: u64 = 5;
+
+/// What one request costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cost {
+    calls: u64,
+    /// Host calls left out, the module was entered this often; allocations included.
+    entries: u64,
+    allocations: u64,
+    instructions: u64,
+}
+
+impl Cost {
+    fn of(outcome: &Outcome) -> Self {
+        let count = |number: usize| u64::try_from(number).expect("it is small");
+        let allocations = outcome
+            .entries
+            .iter()
+            .filter(|entry| **entry == "proxy_on_memory_allocate")
+            .count();
+        Self {
+            calls: count(outcome.calls.len()),
+            entries: count(outcome.entries.len()),
+            allocations: count(allocations),
+            instructions: outcome.instructions,
+        }
+    }
+}
+
+/// The second of two equal requests: what is done once in a VM's life is not counted.
+fn warm(vm: &mut Vm, request: &testkit::wasm_host::Request) -> Outcome {
+    vm.request(request.clone()).expect("no trap");
+    vm.request(request.clone()).expect("no trap")
+}
+
+fn started(config: &serde_json::Value, environment: &BTreeMap<String, String>) -> Vm {
+    let environment: Vec<(&str, &str)> = environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let mut vm = Vm::new(module(), &environment);
+    assert!(
+        vm.start(config.to_string().as_bytes()).expect("no trap"),
+        "{:?}",
+        vm.take_logs()
+    );
+    vm
+}
+
+fn of_workload(name: &str) -> Outcome {
+    let workload = workloads::named(name);
+    let mut vm = started(&workload.config, &BTreeMap::new());
+    warm(&mut vm, &workloads::request(workload.peer))
+}
+
+fn measured() -> Vec<(String, Cost)> {
+    let mut costs = Vec::new();
+    for workload in workloads::all() {
+        costs.push((
+            format!("workload: {}", workload.name),
+            Cost::of(&of_workload(workload.name)),
+        ));
+    }
+    for (file, groups) in cases::all() {
+        for group in groups {
+            let mut vm = started(&group.config, &group.environment);
+            for case in &group.cases {
+                let request = hcm::received(&case.request, &group.gateway, &group.environment);
+                let name = format!("{file}: {}: {}", group.name, case.name);
+                costs.push((name, Cost::of(&warm(&mut vm, &request))));
+            }
+        }
+    }
+    costs
+}
+
+const FILE: &str = "tests/budgets.txt";
+const HEAD: &str =
+    "# host calls, entries into the module, allocation callbacks among them, instructions \n";
+
+fn written(costs: &[(String, Cost)]) -> String {
+    let mut text = HEAD.to_owned();
+    for (name, cost) in costs {
+        text.push_str(&workloads::row(
+            name,
+            &[
+                cost.calls,
+                cost.entries,
+                cost.allocations,
+                cost.instructions,
+            ],
+        ));
+        text.push('\n');
+    }
+    text
+}
+
+fn read(text: &str) -> BTreeMap<String, Cost> {
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            let mut words: Vec<&str> = line.split_whitespace().collect();
+            let numbers: Vec<u64> = words
+                .split_off(words.len() - 4)
+                .iter()
+                .map(|number| number.parse().expect("a number"))
+                .collect();
+            let [calls, entries, allocations, instructions] = numbers[..] else {
+                panic!("{line}");
+            };
+            (
+                words.join(" "),
+                Cost {
+                    calls,
+                    entries,
+                    allocations,
+                    instructions,
+                },
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn no_request_costs_more_than_it_did() {
+    let costs = measured();
+    let path = artifacts::repository().join(FILE);
+    if std::env::var("BUDGETS").as_deref() == Ok("overwrite") {
+        std::fs::write(&path, written(&costs)).expect("the budgets can be written");
+    }
+    let budgets = read(&std::fs::read_to_string(&path).expect("the budgets are there"));
+    let mut wrong = Vec::new();
+    for (name, cost) in &costs {
+        let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
+        match budgets.get(&name) {
+            None => wrong.push(format!("{name}: no budget yet; found {cost:?}")),
+            Some(budget)
+                if cost.calls > budget.calls
+                    || cost.entries > budget.entries
+                    || cost.allocations > budget.allocations
+                    || cost.instructions
+                        > budget.instructions * (100 + TOLERANCE_PERCENT) / 100 =>
+            {
+                wrong.push(format!("{name}: {budget:?} grew to {cost:?}"));
+            }
+            Some(_) => {}
+        }
+    }
+    assert_eq!(
+        budgets.len(),
+        costs.len(),
+        "there are budgets for cases that are gone"
+    );
+    assert!(
+        wrong.is_empty(),
+        "{}\nBUDGETS=overwrite takes over the new numbers",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn the_full_job_takes_nine_host_calls_and_three_allocations() {
+    let outcome = of_workload("full job");
+    assert_eq!(
+        outcome.calls,
+        [
+            "proxy_get_header_map_pairs",
+            "proxy_get_property",
+            "proxy_get_property",
+            "proxy_replace_header_map_value",
+            "proxy_replace_header_map_value",
+            "proxy_replace_header_map_value",
+            "proxy_replace_header_map_value",
+            "proxy_replace_header_map_value",
+            "proxy_replace_header_map_value",
+        ]
+    );
+    assert_eq!(Cost::of(&outcome).allocations, 3);
+    let auto = Cost::of(&of_workload("full job, auto"));
+    assert!(auto.calls <= 10, "{auto:?}");
+}
+
+#[test]
+fn ten_thousand_blocks_and_a_thousand_routes_cost_what_one_does() {
+    for (one, many) in [("1 block", "10,000 blocks"), ("1 route", "1,000 routes")] {
+        let (one, many) = (Cost::of(&of_workload(one)), Cost::of(&of_workload(many)));
+        assert!(
+            many.instructions * 10 <= one.instructions * 11,
+            "{many:?} is more than 10 % above {one:?}"
+        );
+        assert_eq!(one.calls, many.calls);
+    }
+}
