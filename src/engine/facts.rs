@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use std::net::IpAddr;
 
 use super::Engine;
-use super::names::{HeaderId, HeaderNames};
+use super::names::HeaderId;
 use super::peer::{self, Peer};
 use super::request::{Attribute, Request};
 use crate::config::Scheme;
@@ -31,7 +31,7 @@ impl<'r> Lines<'r> {
     }
 
     pub(crate) fn is_present(self) -> bool {
-        self != Lines::None
+        !matches!(self, Lines::None)
     }
 }
 
@@ -60,15 +60,19 @@ impl<'r, R: Request> Facts<'r, R> {
         let mut lines = vec![Lines::None; names.len()];
         let mut twins = Vec::new();
         for (name, value) in request.header_lines() {
-            if let Some(id) = names.find(name) {
-                if let Some(line) = lines.get_mut(id.index()) {
-                    *line = match line {
-                        Lines::None => Lines::One(value),
-                        _ => Lines::Several,
-                    };
-                }
-            } else if name.contains(&b'_') {
-                twins.extend(twin(names, name));
+            let known = names.look_up(name);
+            if let Some(id) = known.id
+                && let Some(line) = lines.get_mut(id.index())
+            {
+                *line = match line {
+                    Lines::None => Lines::One(value),
+                    _ => Lines::Several,
+                };
+            }
+            if let Some(of) = known.twin_of
+                && names.removal(of).concerns_twins()
+            {
+                twins.push(Twin { name, of });
             }
         }
         Self {
@@ -171,17 +175,6 @@ impl<'r, R: Request> Facts<'r, R> {
             .get_or_init(|| self.request.attribute(attribute))
             .as_deref()
     }
-}
-
-/// The name that `name` is an underscore twin of, if its twins matter.
-fn twin<'r>(names: &HeaderNames, name: &'r [u8]) -> Option<Twin<'r>> {
-    let hyphened: Vec<u8> = name
-        .iter()
-        .map(|byte| if *byte == b'_' { b'-' } else { *byte })
-        .collect();
-    let of = names.find(&hyphened)?;
-    let removal = names.removal(of);
-    (removal.twins || removal.untrusted || removal.always).then_some(Twin { name, of })
 }
 
 /// The host of an authority, or nothing where it has user information or is empty: no rule believes such a one.

@@ -51,6 +51,13 @@ pub(crate) struct Removal {
     pub(crate) twins: bool,
 }
 
+impl Removal {
+    /// Whether an underscore twin of the header is removed from any request.
+    pub(crate) fn concerns_twins(self) -> bool {
+        self.always || self.untrusted || self.twins
+    }
+}
+
 /// The table of names.
 #[derive(Clone, Debug)]
 pub(crate) struct HeaderNames {
@@ -59,8 +66,24 @@ pub(crate) struct HeaderNames {
     /// The names that are removed from some requests.
     removed: Vec<HeaderId>,
     /// Open addressing: the position is the hash, then onwards; a power of two, at most half full.
-    table: Vec<Option<HeaderId>>,
+    table: Vec<Option<Slot>>,
     mask: usize,
+}
+
+/// A name in the table, with its whole hash: other names seldom have to be compared.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    hash: u32,
+    id: HeaderId,
+}
+
+/// What a header's name says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// It is a name that the configuration reads.
+    pub(crate) id: Option<HeaderId>,
+    /// With hyphens for its underscores it would be this name.
+    pub(crate) twin_of: Option<HeaderId>,
 }
 
 impl HeaderNames {
@@ -80,7 +103,7 @@ impl HeaderNames {
 
     /// The number of a name, new or known.
     pub(crate) fn intern(&mut self, name: &str) -> HeaderId {
-        if let Some(id) = self.find(name.as_bytes()) {
+        if let Some(id) = self.look_up(name.as_bytes()).id {
             return id;
         }
         // A configuration has a few dozen names; beyond the last number all would share one slot, which reads as
@@ -106,27 +129,35 @@ impl HeaderNames {
     }
 
     fn place(&mut self, id: HeaderId) {
-        let mut position = hash(self.name(id).as_bytes()) & self.mask;
+        let hash = hash(self.name(id).as_bytes());
+        let mut position = hash as usize & self.mask;
         while let Some(slot) = self.table.get_mut(position) {
             if slot.is_none() {
-                *slot = Some(id);
+                *slot = Some(Slot { hash, id });
                 return;
             }
             position = (position + 1) & self.mask;
         }
     }
 
-    /// The number of a name, if the configuration reads it.
+    /// What the configuration knows of a name. It may be both: one that a rule reads, and another's underscore twin.
     #[inline]
-    pub(crate) fn find(&self, name: &[u8]) -> Option<HeaderId> {
-        let mut position = hash(name) & self.mask;
-        while let Some(Some(id)) = self.table.get(position) {
-            if self.name(*id).as_bytes() == name {
-                return Some(*id);
+    pub(crate) fn look_up(&self, name: &[u8]) -> Known {
+        let mut known = Known::default();
+        let hash = hash(name);
+        let mut position = hash as usize & self.mask;
+        while let Some(Some(slot)) = self.table.get(position) {
+            if slot.hash == hash {
+                let candidate = self.name(slot.id).as_bytes();
+                if same(candidate, name) {
+                    known.id = Some(slot.id);
+                } else if is_twin(candidate, name) {
+                    known.twin_of = Some(slot.id);
+                }
             }
             position = (position + 1) & self.mask;
         }
-        None
+        known
     }
 
     pub(crate) fn name(&self, id: HeaderId) -> &str {
@@ -158,21 +189,56 @@ impl HeaderNames {
     }
 }
 
-/// Enough to tell a few dozen header names apart: their length and five of their bytes.
+/// Enough to tell a few dozen header names apart: the length, eight bytes from each end; the same for a name and its
+/// underscore twins.
 #[inline]
-fn hash(name: &[u8]) -> usize {
-    let byte = |index: usize| name.get(index).copied().map_or(0, usize::from);
-    let len = name.len();
-    let ends = byte(len.wrapping_sub(1))
-        .wrapping_mul(31)
-        .wrapping_add(byte(len.wrapping_sub(4)).wrapping_mul(7));
-    let middle = byte(len / 2)
-        .wrapping_mul(131)
-        .wrapping_add(byte(2).wrapping_mul(17));
-    len.wrapping_mul(37)
-        .wrapping_add(ends)
-        .wrapping_add(middle)
-        .wrapping_add(byte(0))
+fn hash(name: &[u8]) -> u32 {
+    /// The bits in which `_` and `-` are the same, in each of eight bytes.
+    const ALIKE: u64 = 0x8d8d_8d8d_8d8d_8d8d;
+    let (head, tail) = match (name.first_chunk(), name.last_chunk()) {
+        (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+        _ => (
+            name.iter()
+                .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+            0,
+        ),
+    };
+    let mixed = (head & ALIKE)
+        .wrapping_add(name.len() as u64)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ (tail & ALIKE).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+    #[allow(clippy::cast_possible_truncation)] // The well-mixed half.
+    let hash = (mixed >> 32) as u32;
+    hash
+}
+
+/// Whether two names are the same, eight bytes at a time. The module's `memcmp` goes byte by byte.
+#[inline]
+fn same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    match (one.last_chunk::<8>(), other.last_chunk::<8>()) {
+        (Some(last), Some(other_last)) => {
+            last == other_last
+                && one
+                    .as_chunks::<8>()
+                    .0
+                    .iter()
+                    .zip(other.as_chunks::<8>().0)
+                    .all(|(one, other)| u64::from_le_bytes(*one) == u64::from_le_bytes(*other))
+        }
+        _ => one.iter().zip(other).all(|(one, other)| one == other),
+    }
+}
+
+/// Whether `name` has underscores where `known` has hyphens, and is the same otherwise.
+fn is_twin(known: &[u8], name: &[u8]) -> bool {
+    known.len() == name.len()
+        && known
+            .iter()
+            .zip(name)
+            .all(|(known, byte)| known == byte || (*known == b'-' && *byte == b'_'))
 }
 
 #[cfg(test)]
@@ -183,7 +249,7 @@ mod tests {
     fn fixed_names_have_their_numbers() {
         let names = HeaderNames::new();
         for (index, name) in FIXED.iter().enumerate() {
-            let id = names.find(name.as_bytes()).expect(name);
+            let id = names.look_up(name.as_bytes()).id.expect(name);
             assert_eq!(id.index(), index);
             assert_eq!(names.name(id), *name);
         }
@@ -196,10 +262,21 @@ mod tests {
             .map(|n| names.intern(&format!("x-header-{n}")))
             .collect();
         for (n, id) in ids.iter().enumerate() {
-            assert_eq!(names.find(format!("x-header-{n}").as_bytes()), Some(*id));
+            let name = format!("x-header-{n}");
+            assert_eq!(names.look_up(name.as_bytes()).id, Some(*id));
+            let twin = Known {
+                id: None,
+                twin_of: Some(*id),
+            };
+            assert_eq!(names.look_up(name.replace('-', "_").as_bytes()), twin);
+            assert_eq!(names.look_up(name.replacen('-', "_", 1).as_bytes()), twin);
         }
-        assert_eq!(names.find(b"x-header-500"), None);
-        assert_eq!(names.find(b""), None);
+        for unknown in ["x-header-500", "x-headers-7", "", "-", "x_header_500"] {
+            assert_eq!(names.look_up(unknown.as_bytes()), Known::default());
+        }
+        let twin = names.intern("x_header_7");
+        let both = names.look_up(b"x_header_7");
+        assert_eq!((both.id, both.twin_of), (Some(twin), Some(ids[7])));
         assert_eq!(names.intern("x-header-7"), ids[7]);
     }
 }

@@ -1,7 +1,7 @@
 //! Who the direct peer is. Trust rests on this, so every doubt ends in "unknown".
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::facts::Lines;
 
@@ -158,6 +158,9 @@ pub(crate) fn from_helper(lines: Lines<'_>, token: &super::secret::Secret) -> Pe
 
 /// An address without port or brackets.
 fn ip(text: &[u8]) -> Option<IpAddr> {
+    if let Some((address, [])) = plain_ipv4(text) {
+        return Some(address.into());
+    }
     let text = std::str::from_utf8(text).ok()?;
     text.parse::<IpAddr>()
         .ok()
@@ -165,11 +168,60 @@ fn ip(text: &[u8]) -> Option<IpAddr> {
 }
 
 fn socket_address(text: &[u8]) -> Option<SocketAddr> {
+    if let Some((address, [b':', port @ ..])) = plain_ipv4(text)
+        && let Some((port, [])) = plain_number(port, u16::MAX.into())
+    {
+        return Some(SocketAddr::new(address.into(), u16::try_from(port).ok()?));
+    }
     std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// An IPv4 address as everybody writes it, and what follows. The standard library's parser takes ten times as long; it
+/// has the last word on anything else.
+#[inline]
+fn plain_ipv4(text: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
+    let mut bits = 0;
+    let mut rest = text;
+    for part in 0..4 {
+        if part > 0 {
+            rest = rest.strip_prefix(b".")?;
+        }
+        let (number, after) = plain_number(rest, 255)?;
+        bits = bits << 8 | number;
+        rest = after;
+    }
+    Some((Ipv4Addr::from_bits(bits), rest))
+}
+
+/// A decimal number without leading zeros and no larger than `most`, and what follows.
+#[inline]
+fn plain_number(text: &[u8], most: u32) -> Option<(u32, &[u8])> {
+    let (first, mut rest) = text.split_first()?;
+    let mut number = u32::from(first.wrapping_sub(b'0'));
+    if number > 9 {
+        return None;
+    }
+    while let Some((byte, after)) = rest.split_first() {
+        let digit = u32::from(byte.wrapping_sub(b'0'));
+        if digit > 9 {
+            break;
+        }
+        if number == 0 {
+            return None;
+        }
+        number = number * 10 + digit;
+        if number > most {
+            return None;
+        }
+        rest = after;
+    }
+    Some((number, rest))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::engine::secret::Secret;
 
@@ -269,6 +321,17 @@ mod tests {
             ),
         ] {
             assert_eq!(from_helper(lines, &token), Peer::Unknown(problem));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn addresses_are_what_the_standard_library_says(
+            text in r"([0-9]{1,4}\.){3}[0-9]{1,4}(:[0-9]{1,6})?|[0-9a-f:.\[\] ]{0,20}",
+        ) {
+            prop_assert_eq!(socket_address(text.as_bytes()), text.parse().ok());
+            let address: Option<IpAddr> = text.parse().ok();
+            prop_assert_eq!(ip(text.as_bytes()), address.map(|address| address.to_canonical()));
         }
     }
 }

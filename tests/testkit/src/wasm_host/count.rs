@@ -28,6 +28,33 @@ pub(super) fn instrumented(bytes: &[u8]) -> Result<Vec<u8>, String> {
     Ok(module.emit_wasm())
 }
 
+/// The same module with a counter for each function, exported under [`BY_FUNCTION`] and the function's name.
+///
+/// # Errors
+/// Where the module can't be read.
+pub(super) fn instrumented_by_function(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let mut module = walrus::Module::from_buffer(bytes).map_err(|error| format!("{error:#}"))?;
+    let functions: Vec<_> = module.funcs.iter_local().map(|(id, _)| id).collect();
+    for (index, id) in functions.into_iter().enumerate() {
+        let counter =
+            module
+                .globals
+                .add_local(ValType::I64, true, false, ConstExpr::Value(Value::I64(0)));
+        let function = module.funcs.get_mut(id);
+        let name = function.name.clone().unwrap_or_default();
+        if let FunctionKind::Local(function) = &mut function.kind {
+            count(function, counter);
+        }
+        module
+            .exports
+            .add(&format!("{BY_FUNCTION}{index}:{name}"), counter);
+    }
+    Ok(module.emit_wasm())
+}
+
+/// What the exported counters' names begin with.
+pub(super) const BY_FUNCTION: &str = "executed:";
+
 fn count(function: &mut LocalFunction, counter: GlobalId) {
     struct Sequences(Vec<InstrSeqId>);
     impl VisitorMut for Sequences {

@@ -75,6 +75,15 @@ impl Module {
         Self::from_bytes(&count::instrumented(&bytes)?)
     }
 
+    /// As [`Module::load_counting`], for [`Vm::instructions_by_function`].
+    ///
+    /// # Errors
+    /// As [`Module::load`].
+    pub fn load_profiling(path: &Path) -> Result<Self, String> {
+        let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Self::from_bytes(&count::instrumented_by_function(&bytes)?)
+    }
+
     /// What the module exports.
     #[must_use]
     pub fn exports(&self) -> Vec<String> {
@@ -426,6 +435,17 @@ impl Vm {
             .get_global(&self.store, count::EXECUTED)
             .and_then(|counter| counter.get(&self.store).i64())
             .map_or(0, i64::cast_unsigned)
+    }
+
+    /// The instructions executed by each function since the VM was made, where the module counts them by function.
+    #[must_use]
+    pub fn instructions_by_function(&self) -> BTreeMap<String, u64> {
+        let globals = self.instance.exports(&self.store).filter_map(|export| {
+            let name = export.name().strip_prefix(count::BY_FUNCTION)?.to_owned();
+            let count = export.into_global()?.get(&self.store).i64()?;
+            Some((name, count.cast_unsigned()))
+        });
+        globals.collect()
     }
 
     fn refuel(&mut self) {

@@ -1,0 +1,38 @@
+//! Where a request's instructions go: `profile MODULE WORKLOAD`, with a module that still has its functions' names.
+
+use std::path::Path;
+
+use testkit::wasm_host::{Module, Vm};
+use testkit::workloads;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [module, workload] = arguments.as_slice() else {
+        eprintln!("usage: profile MODULE WORKLOAD");
+        std::process::exit(2);
+    };
+    let module = Module::load_profiling(Path::new(module)).expect("the module can be loaded");
+    let workload = workloads::named(workload);
+    let mut vm = Vm::new(&module, &[]);
+    let accepted = vm.start(workload.config.to_string().as_bytes());
+    assert!(accepted.expect("no trap"), "{:?}", vm.take_logs());
+    let request = workloads::request(workload.peer);
+    vm.request(request.clone()).expect("no trap");
+    let before = vm.instructions_by_function();
+    vm.request(request).expect("no trap");
+    let mut spent: Vec<(u64, String)> = vm
+        .instructions_by_function()
+        .into_iter()
+        .map(|(name, count)| (count - before[&name], name))
+        .filter(|(count, _)| *count > 0)
+        .collect();
+    spent.sort_unstable_by(|a, b| b.cmp(a));
+    let total: u64 = spent.iter().map(|(count, _)| count).sum();
+    println!("{total:>8}  in all");
+    for (count, name) in spent {
+        println!(
+            "{count:>8}  {}",
+            name.split_once(':').map_or("", |(_, name)| name)
+        );
+    }
+}
