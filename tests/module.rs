@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use testkit::wasm_host::{Module, Outcome, Request, Vm};
+use testkit::wasm_host::{Fault, Module, Outcome, Request, Vm};
 use testkit::{artifacts, cases, hcm};
 
 fn module() -> &'static Module {
@@ -219,29 +219,181 @@ fn what_was_counted_reaches_the_host_on_the_next_tick() {
         vm.request(request(peer)).expect("no trap");
     }
     assert_eq!(vm.metric("trusted_lb_untrusted"), Some(0));
-    vm.tick().expect("no trap");
+    let calls = vm.tick().expect("no trap");
     assert_eq!(vm.metric("trusted_lb_trusted"), Some(1));
+    assert_eq!(vm.metric("trusted_lb_trusted_rule_0"), Some(1));
     assert_eq!(vm.metric("trusted_lb_untrusted"), Some(2));
     assert_eq!(vm.metric("trusted_lb_configuration_accepted"), Some(1));
+    assert_eq!(vm.metric("trusted_lb_configuration_generation"), Some(1));
+    // trusted, its rule, untrusted, x-forwarded-proto and :scheme rewritten; then the log's level.
+    let increments = ["proxy_increment_metric"; 5];
+    assert_eq!(calls, [&increments[..], &["proxy_get_log_level"]].concat());
 }
 
 #[test]
-fn a_peer_that_cannot_be_told_is_counted_each_time_and_logged_once() {
+fn a_tick_with_nothing_to_tell_makes_no_host_call() {
     let mut vm = started(LB);
-    for _ in 0..3 {
-        let hidden = request("10.0.0.7").property("source.address", "10.0.0.7:0");
-        assert_eq!(proto(&vm.request(hidden).expect("no trap")), [b"http"]);
+    assert_eq!(vm.tick().expect("no trap"), [""; 0]);
+    vm.request(request("10.0.0.7")).expect("no trap");
+    vm.tick().expect("no trap");
+    assert_eq!(vm.tick().expect("no trap"), [""; 0]);
+}
+
+#[test]
+fn what_the_host_does_not_take_is_counted_later() {
+    let mut vm = started(LB);
+    vm.request(request("10.0.0.7")).expect("no trap");
+    vm.fail("proxy_increment_metric", Some(Fault::Status(10)));
+    vm.tick().expect("no trap");
+    assert_eq!(vm.metric("trusted_lb_trusted"), Some(0));
+    vm.fail("proxy_increment_metric", None);
+    vm.request(request("10.0.0.7")).expect("no trap");
+    vm.tick().expect("no trap");
+    assert_eq!(vm.metric("trusted_lb_trusted"), Some(2));
+}
+
+#[test]
+fn what_was_counted_is_not_lost_where_the_configuration_is_replaced() {
+    let mut vm = started(LB);
+    vm.request(request("10.0.0.7")).expect("no trap");
+    vm.end().expect("no trap");
+    assert_eq!(vm.metric("trusted_lb_trusted"), Some(1));
+}
+
+#[test]
+fn the_generation_rises_with_each_accepted_configuration_only() {
+    let mut vm = started(LB);
+    assert!(!vm.configure(b"{").expect("no trap"));
+    assert_eq!(vm.metric("trusted_lb_configuration_generation"), Some(1));
+    assert_eq!(vm.metric("trusted_lb_configuration_refused"), Some(1));
+    assert!(
+        vm.configure(br#"{"defaults": {"timeout": "1s"}}"#)
+            .expect("no trap")
+    );
+    assert_eq!(vm.metric("trusted_lb_configuration_generation"), Some(2));
+    assert_eq!(vm.metric("trusted_lb_configuration_accepted"), Some(2));
+}
+
+#[test]
+fn the_rules_beyond_the_thirty_second_have_no_counter_of_their_own() {
+    let rules: Vec<String> = (0..40)
+        .map(|rule| {
+            format!(
+                r#"{{"name": "lb-{rule}", "match": {{"ipBlocks": ["10.0.{rule}.0/24"]}}, "forwardedProto": {{"default": "https"}}}}"#
+            )
+        })
+        .collect();
+    let mut vm = started(&format!(
+        r#"{{"trustedLoadBalancers": [{}]}}"#,
+        rules.join(",")
+    ));
+    for peer in ["10.0.0.7", "10.0.31.7", "10.0.32.7", "10.0.39.7"] {
+        vm.request(request(peer)).expect("no trap");
     }
     vm.tick().expect("no trap");
-    assert_eq!(vm.metric("trusted_lb_peer_ambiguous"), Some(3));
-    let warnings: Vec<_> = vm
+    assert_eq!(vm.metric("trusted_lb_trusted"), Some(4));
+    assert_eq!(vm.metric("trusted_lb_trusted_rule_0"), Some(1));
+    assert_eq!(vm.metric("trusted_lb_trusted_rule_31"), Some(1));
+    assert_eq!(vm.metric("trusted_lb_trusted_rule_32"), None);
+}
+
+#[test]
+fn a_failing_host_call_is_counted_each_time_and_logged_once() {
+    let mut vm = started(LB);
+    vm.fail("proxy_get_header_map_pairs", Some(Fault::Status(10)));
+    for _ in 0..3 {
+        vm.request(request("10.0.0.7")).expect("no trap");
+    }
+    vm.fail("proxy_get_header_map_pairs", None);
+    vm.fail("proxy_replace_header_map_value", Some(Fault::Status(2)));
+    for _ in 0..2 {
+        vm.request(request("10.0.0.7")).expect("no trap");
+    }
+    vm.tick().expect("no trap");
+    // In each of the latter two :scheme and x-forwarded-proto couldn't be written; the former three found no header at
+    // all, and x-forwarded-proto was written nevertheless.
+    assert_eq!(vm.metric("trusted_lb_host_call_error"), Some(3 + 2 * 2));
+    let errors: Vec<String> = vm
         .take_logs()
         .into_iter()
-        .filter(|(level, _)| *level == 3)
+        .filter(|(level, _)| *level == 4)
+        .map(|(_, line)| line)
         .collect();
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(errors.len(), 2, "{errors:#?}");
     assert!(
-        warnings[0].1.contains("peerAddress: forwardedFor"),
-        "{warnings:?}"
+        errors[0].contains("reading the request headers: Envoy answered InternalFailure"),
+        "{errors:#?}"
     );
+    assert!(
+        errors[1].contains("writing a request header: Envoy answered BadArgument"),
+        "{errors:#?}"
+    );
+}
+
+#[test]
+fn decisions_are_reported_only_where_that_is_asked_for() {
+    let mut silent = started(LB);
+    let outcome = silent.request(request("10.0.0.7")).expect("no trap");
+    assert!(outcome.filter_state.is_empty());
+    assert!(!outcome.calls.contains(&"proxy_set_property"));
+
+    let mut vm = started(&LB.replacen('{', r#"{"reportDecision": true, "#, 1));
+    let outcome = vm.request(request("10.0.0.7")).expect("no trap");
+    let reported = |entries: &[(&str, &str)]| {
+        entries
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    assert_eq!(
+        outcome.filter_state,
+        reported(&[
+            ("trusted_lb_rule", "lb"),
+            ("trusted_lb_scheme", "https"),
+            ("trusted_lb_reason", "default"),
+        ])
+    );
+    let outcome = vm.request(request("192.0.2.9")).expect("no trap");
+    assert_eq!(
+        outcome.filter_state,
+        reported(&[
+            ("trusted_lb_scheme", "http"),
+            ("trusted_lb_reason", "connection"),
+        ])
+    );
+}
+
+#[test]
+fn a_peer_that_cannot_be_told_is_counted_each_time_and_logged_once_in_ten_minutes() {
+    let mut vm = started(LB);
+    let warnings = |vm: &mut Vm| {
+        let logs = vm.take_logs().into_iter();
+        logs.filter(|(level, _)| *level == 3)
+            .map(|(_, line)| line)
+            .collect::<Vec<_>>()
+    };
+    let hidden = |vm: &mut Vm| {
+        let hidden = request("10.0.0.7").property("source.address", "10.0.0.7:0");
+        assert_eq!(proto(&vm.request(hidden).expect("no trap")), [b"http"]);
+    };
+    for _ in 0..3 {
+        hidden(&mut vm);
+    }
+    for _ in 0..599 {
+        vm.tick().expect("no trap");
+    }
+    hidden(&mut vm);
+    let first = warnings(&mut vm);
+    assert_eq!(first.len(), 1, "{first:?}");
+    assert!(first[0].contains("peerAddress: forwardedFor"), "{first:?}");
+    vm.tick().expect("no trap");
+    hidden(&mut vm);
+    let second = warnings(&mut vm);
+    assert_eq!(second.len(), 1, "{second:?}");
+    assert!(
+        second[0].contains("3 more since this was last said"),
+        "{second:?}"
+    );
+    vm.tick().expect("no trap");
+    assert_eq!(vm.metric("trusted_lb_peer_ambiguous"), Some(5));
 }

@@ -63,6 +63,7 @@ const TOP_FIELDS: &[&str] = &[
     "defaults",
     "routes",
     "mode",
+    "reportDecision",
 ];
 
 impl Contents {

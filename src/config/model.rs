@@ -56,6 +56,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Whether decisions are applied.
     pub mode: Mode,
+    /// Whether each decision is put where an access log can print it.
+    pub report_decision: bool,
 }
 
 /// Where the direct peer's address is read.

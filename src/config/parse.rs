@@ -92,6 +92,7 @@ pub(crate) fn config(node: &Node, problems: &Problems) -> Option<Config> {
             "defaults",
             "routes",
             "mode",
+            "reportDecision",
         ],
         "{trustedLoadBalancers: [...]}",
     )?;
@@ -142,6 +143,9 @@ pub(crate) fn config(node: &Node, problems: &Problems) -> Option<Config> {
             .optional("mode", |at| {
                 at.word(&[("enforce", Mode::Enforce), ("shadow", Mode::Shadow)])
             })
+            .unwrap_or_default(),
+        report_decision: fields
+            .optional("reportDecision", boolean)
             .unwrap_or_default(),
     };
     unique_names(&fields, "trustedLoadBalancers");

@@ -116,6 +116,7 @@ impl Compiler<'_> {
             defaults,
             routes: RouteTable::new(routes),
             mode: config.mode,
+            reports_decisions: config.report_decision,
         }
     }
 

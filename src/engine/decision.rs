@@ -110,6 +110,8 @@ pub struct Explanation<'a> {
 pub struct Notes {
     /// An untrusted peer claimed something about the scheme, and that was overridden or removed.
     pub forged_claim: bool,
+    /// `x-forwarded-proto` has, or would have, another value than the request carries.
+    pub forwarded_proto_rewritten: bool,
     /// `:scheme` changes.
     pub scheme_rewritten: bool,
     /// A timeout is written.

@@ -46,6 +46,7 @@ pub struct Engine {
     defaults: Policy,
     routes: RouteTable,
     mode: Mode,
+    reports_decisions: bool,
 }
 
 /// Where the peer's address is read; see [`crate::config::PeerAddress`].
@@ -87,6 +88,12 @@ impl Engine {
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Whether each decision is to be put where an access log can print it.
+    #[must_use]
+    pub fn reports_decisions(&self) -> bool {
+        self.reports_decisions
     }
 
     /// The name of the rule at a position.
@@ -165,6 +172,7 @@ impl Engine {
                 name: self.names.name(HeaderId::FORWARDED_PROTO),
                 value: scheme.as_str(),
             });
+            notes.forwarded_proto_rewritten = true;
             notes.forged_claim = rule.is_none() && before.is_present();
         }
         self.remove_headers(facts, rule.is_some(), &mut operations, &mut notes);

@@ -55,6 +55,22 @@ impl PeerProblem {
         !matches!(self, PeerProblem::NotAnAddress)
     }
 
+    /// A word for access logs.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            PeerProblem::NotAnAddress => "not-an-address",
+            PeerProblem::FromHeader => "from-header",
+            PeerProblem::NoForwardedFor => "no-forwarded-for",
+            PeerProblem::BadForwardedFor => "bad-forwarded-for",
+            PeerProblem::Disagreement => "disagreement",
+            PeerProblem::NoHelper => "no-helper",
+            PeerProblem::SeveralHelpers => "several-helpers",
+            PeerProblem::WrongToken => "wrong-token",
+            PeerProblem::BadHelper => "bad-helper",
+        }
+    }
+
     /// What the operator should look at.
     #[must_use]
     pub fn advice(self) -> &'static str {

@@ -48,7 +48,14 @@ pub(super) enum Level {
 
 const HTTP_REQUEST_HEADERS: u32 = 0;
 const PLUGIN_CONFIGURATION: u32 = 7;
-const COUNTER: u32 = 0;
+
+/// proxy-wasm's kinds of metrics, as far as they are used here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Metric {
+    Counter = 0,
+    Gauge = 1,
+}
 
 #[cfg(target_family = "wasm")]
 mod raw {
@@ -93,6 +100,13 @@ mod raw {
             id: *mut u32,
         ) -> u32;
         pub(super) fn proxy_increment_metric(id: u32, by: i64) -> u32;
+        pub(super) fn proxy_record_metric(id: u32, value: u64) -> u32;
+        pub(super) fn proxy_set_property(
+            path: *const u8,
+            path_size: usize,
+            value: *const u8,
+            value_size: usize,
+        ) -> u32;
         pub(super) fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     }
 }
@@ -118,6 +132,8 @@ mod raw {
         proxy_get_buffer_bytes(u32, usize, usize, *mut *mut u8, *mut usize);
         proxy_define_metric(u32, *const u8, usize, *mut u32);
         proxy_increment_metric(u32, i64);
+        proxy_record_metric(u32, u64);
+        proxy_set_property(*const u8, usize, *const u8, usize);
         proxy_set_tick_period_milliseconds(u32);
     }
 }
@@ -228,11 +244,13 @@ pub(super) fn plugin_configuration(size: usize) -> Result<Vec<u8>, Status> {
     }
 }
 
-/// The number of a counter, defined now or before.
-pub(super) fn define_counter(name: &str) -> Result<u32, Status> {
+/// The number of a metric, defined now or before.
+pub(super) fn define_metric(metric: Metric, name: &str) -> Result<u32, Status> {
     let mut id = 0;
     // SAFETY: `name` is only read; the host writes one u32.
-    check(unsafe { raw::proxy_define_metric(COUNTER, name.as_ptr(), name.len(), &raw mut id) })?;
+    check(unsafe {
+        raw::proxy_define_metric(metric as u32, name.as_ptr(), name.len(), &raw mut id)
+    })?;
     Ok(id)
 }
 
@@ -240,6 +258,20 @@ pub(super) fn define_counter(name: &str) -> Result<u32, Status> {
 pub(super) fn increment_counter(id: u32, by: u64) -> Result<(), Status> {
     // SAFETY: no memory is passed.
     check(unsafe { raw::proxy_increment_metric(id, by.cast_signed()) })
+}
+
+/// Sets a gauge.
+pub(super) fn record_gauge(id: u32, value: u64) -> Result<(), Status> {
+    // SAFETY: no memory is passed.
+    check(unsafe { raw::proxy_record_metric(id, value) })
+}
+
+/// Puts a text into the stream's filter state, where Envoy keeps it under `wasm.` and this name.
+pub(super) fn set_filter_state(name: &str, value: &str) -> Result<(), Status> {
+    // SAFETY: `name` and `value` are only read.
+    check(unsafe {
+        raw::proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len())
+    })
 }
 
 /// Has `on_tick` called at this period.

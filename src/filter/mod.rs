@@ -4,8 +4,10 @@ mod counters;
 mod host;
 mod log;
 mod pairs;
+mod report;
 mod request;
 mod root;
+mod trouble;
 
 /// Registers the plugin with the SDK; called once when the VM starts.
 pub fn start() {

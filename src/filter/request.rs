@@ -1,17 +1,18 @@
 //! One request in Envoy: the engine's questions become host calls, its decision becomes header operations.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
-use super::counters::Counter;
-use super::host::{self, Status};
+use super::counters::{self, Counter};
+use super::host;
 use super::pairs::pairs;
+use super::report::report;
 use super::root::Shared;
 use crate::config::Mode;
-use crate::engine::{Attribute, Decision, Engine, Operation, Peer, Request};
+use crate::engine::{Attribute, Because, Decision, Engine, Operation, Peer, Request};
 
 /// The filter's view of one HTTP stream.
 pub(super) struct RequestFilter {
@@ -24,24 +25,41 @@ impl RequestFilter {
         Self { engine, shared }
     }
 
-    fn count(&self, decision: &Decision<'_>) {
-        let counters = &self.shared.counters;
-        counters.count(if decision.rule.is_some() {
-            Counter::Trusted
-        } else {
-            Counter::Untrusted
-        });
+    fn count(&self, engine: &Engine, decision: &Decision<'_>) {
+        match decision.rule {
+            Some(rule) => {
+                counters::count(Counter::Trusted);
+                counters::count_rule(rule);
+            }
+            None => counters::count(Counter::Untrusted),
+        }
         let notes = decision.notes;
-        counters.count_if(notes.forged_claim, Counter::ForgedClaim);
-        counters.count_if(notes.scheme_rewritten, Counter::SchemeRewritten);
-        counters.count_if(notes.timeout, Counter::Timeout);
-        counters.count_if(notes.retries, Counter::Retries);
-        counters.count_if(notes.capped, Counter::Capped);
+        counters::count_if(
+            notes.forwarded_proto_rewritten,
+            Counter::ForwardedProtoRewritten,
+        );
+        counters::count_if(notes.scheme_rewritten, Counter::SchemeRewritten);
+        counters::count_if(notes.forged_claim, Counter::ForgedClaim);
+        counters::count_if(notes.timeout, Counter::Timeout);
+        counters::count_if(notes.retries, Counter::Retries);
+        counters::count_if(notes.capped, Counter::Capped);
+        if engine.mode() == Mode::Shadow {
+            counters::count(Counter::Shadow);
+            counters::count_if(notes.forwarded_proto_rewritten, Counter::ShadowDisagreement);
+        }
         if let Some(Peer::Unknown(problem)) = decision.peer
             && problem.is_ambiguous()
         {
-            counters.count(Counter::PeerAmbiguous);
-            self.shared.warn_of_ambiguous_peer(problem);
+            self.shared.peer_is_ambiguous(problem);
+        }
+        if let (
+            Some(rule),
+            Because::Default {
+                unusable: Some(header),
+            },
+        ) = (decision.rule, decision.because)
+        {
+            self.shared.signal_is_unusable(engine, rule, header);
         }
     }
 
@@ -51,7 +69,8 @@ impl RequestFilter {
             Operation::Remove { name } => host::remove_request_header(name),
         };
         if let Err(status) = result {
-            self.shared.host_call_failed(operation, status);
+            self.shared
+                .host_call_failed("writing a request header", status);
         }
     }
 }
@@ -65,13 +84,10 @@ impl HttpContext for RequestFilter {
         };
         let request = HostRequest {
             headers: OnceCell::new(),
-            failure: Cell::new(None),
+            shared: &self.shared,
         };
         let decision = engine.decide(&request);
-        if let Some((call, status)) = request.failure.get() {
-            self.shared.host_call_failed(&call, status);
-        }
-        self.count(&decision);
+        self.count(engine, &decision);
         if log::log_enabled!(log::Level::Debug) {
             log_decision(engine, &decision);
         }
@@ -79,6 +95,11 @@ impl HttpContext for RequestFilter {
             for operation in &decision.operations {
                 self.apply(operation);
             }
+        }
+        if engine.reports_decisions()
+            && let Err(status) = report(engine, &decision)
+        {
+            self.shared.host_call_failed("reporting a decision", status);
         }
         Action::Continue
     }
@@ -102,18 +123,19 @@ fn log_decision(engine: &Engine, decision: &Decision<'_>) {
 }
 
 /// The request that the host is calling us about.
-struct HostRequest {
+///
+/// What can't be read counts as absent, which nothing trusts.
+struct HostRequest<'s> {
     headers: OnceCell<Vec<u8>>,
-    /// The last host call that failed. What couldn't be read counts as absent, which nothing trusts.
-    failure: Cell<Option<(&'static str, Status)>>,
+    shared: &'s Shared,
 }
 
-impl Request for HostRequest {
+impl Request for HostRequest<'_> {
     fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let buffer = self.headers.get_or_init(|| {
             host::request_headers().unwrap_or_else(|status| {
-                self.failure
-                    .set(Some(("reading the request headers", status)));
+                self.shared
+                    .host_call_failed("reading the request headers", status);
                 Vec::new()
             })
         });
@@ -122,7 +144,7 @@ impl Request for HostRequest {
 
     fn attribute(&self, attribute: Attribute) -> Option<Vec<u8>> {
         host::property(attribute.path()).unwrap_or_else(|status| {
-            self.failure.set(Some(("reading an attribute", status)));
+            self.shared.host_call_failed("reading an attribute", status);
             None
         })
     }

@@ -1,17 +1,17 @@
 //! The plugin as a whole: its configuration, counters and log.
 
-use std::cell::Cell;
-use std::fmt::Display;
+use std::fmt::{self, Write as _};
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
-use super::counters::{Counter, Counters, FLUSH_PERIOD_MS};
+use super::counters::{self, Counter, FLUSH_PERIOD_MS};
 use super::host::{self, Status};
 use super::log::follow_host_level;
 use super::request::RequestFilter;
-use crate::config::{self, Config, Mode, PeerAddress, Problem};
+use super::trouble::{Trouble, Troubles};
+use crate::config::{self, Config, Mode, PeerAddress, Problem, Retries, Timeout};
 use crate::engine::{Engine, PeerProblem};
 
 /// Version and commit, for the log.
@@ -34,36 +34,69 @@ pub(super) struct Root {
 /// What the root context and its requests share.
 #[derive(Default)]
 pub(super) struct Shared {
-    pub(super) counters: Counters,
-    warned_of_peer: Cell<bool>,
-    warned_of_host: Cell<bool>,
+    troubles: Troubles,
 }
 
 impl Shared {
-    /// One line per configuration; the counter tells how often.
-    pub(super) fn warn_of_ambiguous_peer(&self, problem: PeerProblem) {
-        if !self.warned_of_peer.replace(true) {
+    pub(super) fn peer_is_ambiguous(&self, problem: PeerProblem) {
+        counters::count(Counter::PeerAmbiguous);
+        if let Some(unsaid) = self.troubles.happened(Trouble::Peer(problem)) {
             log::warn!(
-                "the direct peer of a request can't be told, so nobody is trusted by address: {problem}; {} \
-                 (said once; the counter trusted_lb_peer_ambiguous goes on)",
-                problem.advice()
+                "the direct peer of a request can't be told, so nobody is trusted by address: {problem}; {} ({})",
+                problem.advice(),
+                Again {
+                    unsaid,
+                    counter: "trusted_lb_peer_ambiguous"
+                }
             );
         }
     }
 
-    /// One line per configuration; the counter tells how often.
-    pub(super) fn host_call_failed(&self, call: &dyn Display, status: Status) {
-        self.counters.count(Counter::HostCallError);
-        if !self.warned_of_host.replace(true) {
+    pub(super) fn signal_is_unusable(&self, engine: &Engine, rule: usize, header: &str) {
+        counters::count(Counter::SignalUnusable);
+        if let Some(unsaid) = self.troubles.happened(Trouble::Signal { rule }) {
+            log::warn!(
+                "{}: a request's {header} can't be understood, so the default applied ({})",
+                engine.rule_name(rule),
+                Again {
+                    unsaid,
+                    counter: "trusted_lb_signal_unusable"
+                }
+            );
+        }
+    }
+
+    pub(super) fn host_call_failed(&self, call: &'static str, status: Status) {
+        counters::count(Counter::HostCallError);
+        if let Some(unsaid) = self.troubles.happened(Trouble::HostCall(call)) {
             log::error!(
-                "{call}: Envoy answered {status} (said once; the counter trusted_lb_host_call_error goes on)"
+                "{call}: Envoy answered {status} ({})",
+                Again {
+                    unsaid,
+                    counter: "trusted_lb_host_call_error"
+                }
             );
         }
     }
+}
 
-    fn forget_warnings(&self) {
-        self.warned_of_peer.set(false);
-        self.warned_of_host.set(false);
+/// The end of a line that isn't written each time.
+struct Again {
+    unsaid: u32,
+    counter: &'static str,
+}
+
+impl fmt::Display for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.unsaid {
+            0 => f.write_str("said")?,
+            unsaid => write!(f, "{unsaid} more since this was last said, which is")?,
+        }
+        write!(
+            f,
+            " at most every 10 minutes; the counter {} goes on",
+            self.counter
+        )
     }
 }
 
@@ -74,41 +107,33 @@ impl RootContext for Root {
         follow_host_level();
         let accepted = match configured(size) {
             Ok((engine, summary)) => {
-                log::info!("{VERSION} ({COMMIT}) has a configuration: {summary}");
+                let generation = counters::configured(engine.rule_count());
+                log::info!(
+                    "{VERSION} ({COMMIT}) takes a configuration, the VM's number {generation}: {summary}"
+                );
                 self.engine = Some(Rc::new(engine));
-                self.shared.forget_warnings();
+                self.shared.troubles.forget();
                 true
             }
             Err(problems) => {
-                let count = problems.len();
-                log::error!(
-                    "{VERSION} ({COMMIT}) refuses the configuration, {count} {}:",
-                    if count == 1 { "error" } else { "errors" }
-                );
-                for problem in problems.iter().take(MOST_LOGGED) {
-                    log::error!("  {problem}");
-                }
-                if let Some(more) = count.checked_sub(MOST_LOGGED).filter(|more| *more > 0) {
-                    log::error!("  and {more} more; `trusted-lb check` shows all of them");
-                }
+                counters::refused();
+                log_refusal(&problems);
                 false
             }
         };
-        self.shared.counters.count(if accepted {
-            Counter::ConfigurationAccepted
-        } else {
-            Counter::ConfigurationRefused
-        });
-        self.shared.counters.flush();
+        counters::flush();
         if let Err(status) = host::set_tick_period(FLUSH_PERIOD_MS) {
-            self.shared.host_call_failed(&"asking for ticks", status);
+            self.shared.host_call_failed("asking for ticks", status);
         }
         accepted
     }
 
     fn on_tick(&mut self) {
-        follow_host_level();
-        self.shared.counters.flush();
+        self.shared.troubles.tick();
+        // With nothing to hand over there were no requests, and nobody to log anything.
+        if counters::flush() {
+            follow_host_level();
+        }
     }
 
     fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
@@ -120,6 +145,28 @@ impl RootContext for Root {
 
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
+    }
+}
+
+impl Drop for Root {
+    /// Envoy has replaced the configuration or lets the VM go: what the last second brought isn't lost.
+    fn drop(&mut self) {
+        counters::flush();
+    }
+}
+
+#[cold]
+fn log_refusal(problems: &[Problem]) {
+    let count = problems.len();
+    log::error!(
+        "{VERSION} ({COMMIT}) refuses the configuration, {count} {}:",
+        if count == 1 { "error" } else { "errors" }
+    );
+    for problem in problems.iter().take(MOST_LOGGED) {
+        log::error!("  {problem}");
+    }
+    if let Some(more) = count.checked_sub(MOST_LOGGED).filter(|more| *more > 0) {
+        log::error!("  and {more} more; `trusted-lb check` shows all of them");
     }
 }
 
@@ -144,14 +191,21 @@ fn configured(size: usize) -> Result<(Engine, String), Vec<Problem>> {
     Ok((engine, summary(&config)))
 }
 
+/// More names than these make the line long.
+const MOST_NAMES: usize = 8;
+
 /// What a configuration says, in one line.
 fn summary(config: &Config) -> String {
+    let rules = &config.trusted_load_balancers;
     let mut names = String::new();
-    for rule in &config.trusted_load_balancers {
+    for rule in rules.iter().take(MOST_NAMES) {
         if !names.is_empty() {
             names.push_str(", ");
         }
         names.push_str(&rule.name);
+    }
+    if let Some(more) = rules.len().checked_sub(MOST_NAMES).filter(|more| *more > 0) {
+        let _ = write!(names, " and {more} more");
     }
     let mode = match config.mode {
         Mode::Enforce => "enforce",
@@ -163,8 +217,20 @@ fn summary(config: &Config) -> String {
         PeerAddress::ForwardedFor => "forwardedFor".to_owned(),
         PeerAddress::Header(name) => format!("header:{}", name.as_str()),
     };
+    let timeout = match config.defaults.timeout {
+        None | Some(Timeout::Inherit) => "inherited".to_owned(),
+        Some(Timeout::After(millis)) => format!("{} ms", millis.0),
+    };
+    let retries = match &config.defaults.retries {
+        None | Some(Retries::Inherit) => "inherited".to_owned(),
+        Some(Retries::Set(fields)) => match fields.attempts {
+            Some(attempts) => attempts.to_string(),
+            None => "set".to_owned(),
+        },
+    };
     format!(
-        "mode {mode}, peerAddress {peer}, trusted load balancers [{names}], {} routes",
+        "mode {mode}, peerAddress {peer}, trusted load balancers [{names}], default timeout {timeout}, \
+         default retries {retries}, {} routes",
         config.routes.len()
     )
 }

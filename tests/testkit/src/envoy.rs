@@ -42,6 +42,19 @@ impl Envoy {
         bootstrap: &Value,
         environment: &BTreeMap<String, String>,
     ) -> Self {
+        Self::start_with_arguments(bootstrap, environment, &[])
+    }
+
+    /// As [`Envoy::start_with_environment`], with more arguments on the command line.
+    ///
+    /// # Panics
+    /// As [`Envoy::start`].
+    #[must_use]
+    pub fn start_with_arguments(
+        bootstrap: &Value,
+        environment: &BTreeMap<String, String>,
+        arguments: &[&str],
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let mut bootstrap = bootstrap.clone();
         bootstrap["admin"] =
@@ -49,6 +62,8 @@ impl Envoy {
         let admin_file = folder.path().join("admin");
         let child = command(&bootstrap, folder.path())
             .args(["--concurrency", "1", "--drain-time-s", "1"])
+            .args(["--file-flush-interval-msec", "50"])
+            .args(arguments)
             .arg("--admin-address-path")
             .arg(&admin_file)
             .envs(environment)
@@ -136,6 +151,20 @@ impl Envoy {
                     .ok()
             })
             .unwrap_or(0)
+    }
+
+    /// The metrics at `/stats/prometheus` whose name begins so: value by name, labels included where there are any.
+    #[must_use]
+    pub fn prometheus(&self, prefix: &str) -> BTreeMap<String, u64> {
+        String::from_utf8_lossy(&self.admin("/stats/prometheus").body)
+            .lines()
+            .filter(|line| line.starts_with(prefix))
+            .filter_map(|line| {
+                let (name, value) = line.rsplit_once(' ')?;
+                let name = name.strip_suffix("{}").unwrap_or(name);
+                Some((name.to_owned(), value.parse().ok()?))
+            })
+            .collect()
     }
 
     /// Everything that Envoy logged so far.

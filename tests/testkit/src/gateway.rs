@@ -30,6 +30,7 @@ pub struct Listener {
     tls: bool,
     filters: Vec<Value>,
     virtual_hosts: Value,
+    settings: Value,
 }
 
 impl Listener {
@@ -41,6 +42,7 @@ impl Listener {
             gateway: Gateway::default(),
             tls: false,
             filters: Vec::new(),
+            settings: json!({}),
             virtual_hosts: json!([{
                 "name": VIRTUAL_HOST,
                 "domains": ["*"],
@@ -92,6 +94,13 @@ impl Listener {
         self
     }
 
+    /// Adds a field to the connection manager, or replaces it.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: Value) -> Self {
+        self.settings[name] = value;
+        self
+    }
+
     fn json(&self) -> Value {
         let mut filters = Vec::new();
         if !self.gateway.earlier_filter.is_empty() {
@@ -138,6 +147,7 @@ impl Listener {
         if self.gateway.early_mutation {
             manager["early_header_mutation_extensions"] = json!([early_mutation()]);
         }
+        merge(&mut manager, self.settings.clone());
         let mut chain = json!({"filters": [{
             "name": "envoy.filters.network.http_connection_manager", "typed_config": manager,
         }]});

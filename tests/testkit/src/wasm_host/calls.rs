@@ -100,6 +100,19 @@ fn answer(name: &str, caller: &mut Caller<'_, Host>, p: Arguments<'_>) -> Option
             }
             None => NOT_FOUND,
         },
+        "proxy_record_metric" => match caller.data_mut().metrics.get_mut(p.get(0) as usize) {
+            Some((_, value)) => {
+                *value = p.long(1);
+                OK
+            }
+            None => NOT_FOUND,
+        },
+        "proxy_set_property" => {
+            let name = text(caller, p.get(0), p.get(1))?;
+            let value = text(caller, p.get(2), p.get(3))?;
+            caller.data_mut().filter_state.insert(name, value);
+            OK
+        }
         "proxy_set_tick_period_milliseconds" => {
             caller.data_mut().tick_period = Some(p.get(0));
             OK

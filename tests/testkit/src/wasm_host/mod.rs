@@ -112,6 +112,7 @@ pub(crate) struct Host {
     configuration: Vec<u8>,
     headers: HeaderLines,
     properties: BTreeMap<String, Vec<u8>>,
+    filter_state: BTreeMap<String, String>,
     metrics: Vec<(String, i64)>,
     logs: Vec<(u32, String)>,
     log_level: u32,
@@ -186,6 +187,8 @@ pub struct Outcome {
     pub headers: HeaderLines,
     /// Whether the filter lets the request go on.
     pub continued: bool,
+    /// What the module put into the stream's filter state; Envoy prefixes the names with `wasm.`.
+    pub filter_state: BTreeMap<String, String>,
     /// Host calls, in order.
     pub calls: Vec<&'static str>,
     /// Functions of the module that the host entered, in order, allocations included.
@@ -309,12 +312,24 @@ impl Vm {
         Ok(self.enter("proxy_on_configure", &[ROOT, size])? == Some(1))
     }
 
-    /// Lets a timer tick pass.
+    /// Lets a timer tick pass. Answers the host calls that it took.
     ///
     /// # Errors
     /// A trap.
-    pub fn tick(&mut self) -> Result<(), Trap> {
-        self.enter("proxy_on_tick", &[ROOT]).map(drop)
+    pub fn tick(&mut self) -> Result<Vec<&'static str>, Trap> {
+        self.refuel();
+        self.store.data_mut().calls.clear();
+        self.enter("proxy_on_tick", &[ROOT])?;
+        Ok(std::mem::take(&mut self.store.data_mut().calls))
+    }
+
+    /// Ends the plugin, as when its configuration is replaced by another.
+    ///
+    /// # Errors
+    /// A trap.
+    pub fn end(&mut self) -> Result<(), Trap> {
+        self.enter("proxy_on_done", &[ROOT])?;
+        self.enter("proxy_on_delete", &[ROOT]).map(drop)
     }
 
     /// Opens the context of a new stream.
@@ -337,6 +352,7 @@ impl Vm {
         let host = self.store.data_mut();
         host.headers = request.headers;
         host.properties = request.properties;
+        host.filter_state.clear();
         host.route_cache_cleared = 0;
         host.calls.clear();
         host.entries.clear();
@@ -347,6 +363,7 @@ impl Vm {
         Ok(Outcome {
             headers: std::mem::take(&mut host.headers),
             continued: action == Some(0),
+            filter_state: std::mem::take(&mut host.filter_state),
             calls: std::mem::take(&mut host.calls),
             entries: std::mem::take(&mut host.entries),
             instructions,

@@ -1,0 +1,50 @@
+//! `reportDecision`: what was decided, put where an access log can print it.
+//!
+//! Nothing of a request gets into these texts: names come from the configuration, everything else is a fixed word.
+
+use super::host::{self, Status};
+use crate::engine::{Because, Decision, Engine, Peer};
+
+/// Puts a decision into the stream's filter state. An access log prints `%FILTER_STATE(wasm.trusted_lb_rule:PLAIN)%`,
+/// and `-` for what is absent: a rule where none trusts the peer, a route where the defaults apply, a scheme where
+/// x-forwarded-proto is kept.
+pub(super) fn report(engine: &Engine, decision: &Decision<'_>) -> Result<(), Status> {
+    if let Some(rule) = decision.rule {
+        host::set_filter_state("trusted_lb_rule", engine.rule_name(rule))?;
+    }
+    if let Some(route) = decision.route {
+        host::set_filter_state("trusted_lb_route", engine.route_name(route))?;
+    }
+    if let Some(scheme) = decision.forwarded_proto {
+        host::set_filter_state("trusted_lb_scheme", scheme.as_str())?;
+    }
+    host::set_filter_state("trusted_lb_reason", &reason(decision))
+}
+
+/// Where the scheme comes from, in words without spaces.
+fn reason(decision: &Decision<'_>) -> String {
+    let mut reason = String::with_capacity(48);
+    match decision.because {
+        Because::Signal { header } => {
+            reason.push_str("signal:");
+            reason.push_str(header);
+        }
+        Because::Default { unusable: None } => reason.push_str("default"),
+        Because::Default {
+            unusable: Some(header),
+        } => {
+            reason.push_str("default,unusable:");
+            reason.push_str(header);
+        }
+        Because::Connection => reason.push_str("connection"),
+        Because::UntrustedHttp => reason.push_str("http"),
+        Because::Kept => reason.push_str("keep"),
+    }
+    if decision.rule.is_none()
+        && let Some(Peer::Unknown(problem)) = decision.peer
+    {
+        reason.push_str(",peer:");
+        reason.push_str(problem.word());
+    }
+    reason
+}
