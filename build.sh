@@ -21,7 +21,9 @@ usage: ./build.sh [COMMAND]
   build [--quiet]     build the module into $MODULE (the default)
   cli                 build the trusted-lb command into $COMMAND
   demo                show it working in a real Envoy, on this machine's loopback
-  test [ARGS...]      format, lints, and every test; ARGS go to cargo test
+  test [--all-envoys] [ARGS...]
+                      format, lints, and every test with the newest Envoy, then those that run Envoy with the oldest, or
+                      with every version that is known; ARGS go to cargo test, which then runs with the newest only
   envoy [VERSION]     print the path of an Envoy binary (default $DEFAULT_ENVOY), downloading it first where needed;
                       known to work: $KNOWN_ENVOYS
   clean               remove what was built and fetched
@@ -101,7 +103,13 @@ export_artifacts() {
 }
 
 cmd_test() {
-    local began=$SECONDS
+    local began=$SECONDS others=$OLDEST_ENVOY version
+    if [ "${1-}" = --all-envoys ]; then
+        shift
+        others=${KNOWN_ENVOYS% "$DEFAULT_ENVOY"}
+    elif [ $# -gt 0 ]; then
+        others=
+    fi
     if cargo fmt --version >/dev/null 2>&1; then
         step "format" cargo fmt --all --check
     else
@@ -113,7 +121,11 @@ cmd_test() {
         say "==> SKIPPED: cargo clippy is not installed, so lints are not checked"
     fi
     step "module and Envoy" export_artifacts
-    step "tests" cargo test --workspace --all-features --locked "$@"
+    step "tests with Envoy $DEFAULT_ENVOY" cargo test --workspace --all-features --locked "$@"
+    for version in $others; do
+        TRUSTED_LB_ENVOY=$(envoy_binary "$version")
+        step "tests with Envoy $version" cargo test --workspace --all-features --locked "${ENVOY_TESTS[@]}"
+    done
     say "all tests passed in $((SECONDS - began)) s"
 }
 

@@ -131,11 +131,14 @@ pub(super) enum Phase {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(clippy::enum_variant_names)] // Istio's own names.
 pub(super) enum FailStrategy {
     /// Without the filter nothing is served
     FailClose,
     /// Without the filter requests pass uncorrected
     FailOpen,
+    /// As fail-close, and a filter that ended is started again
+    FailReload,
 }
 
 #[derive(Debug, Args)]

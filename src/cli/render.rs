@@ -47,6 +47,7 @@ fn wasm_plugin(args: &RenderArgs, config: &Config, node: &Node, text: Option<&st
     let fail = match args.fail_strategy {
         FailStrategy::FailClose => "FAIL_CLOSE",
         FailStrategy::FailOpen => "FAIL_OPEN",
+        FailStrategy::FailReload => "FAIL_RELOAD",
     };
     let _ = writeln!(out, "  failStrategy: {fail}");
     let variables = environment(config);
@@ -85,6 +86,7 @@ fn http_filter(args: &RenderArgs, config: &Config, node: &Node, indent: usize) -
     let fail = match args.fail_strategy {
         FailStrategy::FailClose => "FAIL_CLOSED",
         FailStrategy::FailOpen => "FAIL_OPEN",
+        FailStrategy::FailReload => "FAIL_RELOAD",
     };
     let mut out = format!(
         "name: {name}\ntyped_config:\n  \"@type\": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm\n  \

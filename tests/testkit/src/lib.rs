@@ -3,7 +3,9 @@
 
 pub mod artifacts;
 pub mod cases;
+pub mod discovery;
 pub mod envoy;
+pub mod faulty_module;
 pub mod gateway;
 pub mod hcm;
 pub mod http;
