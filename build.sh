@@ -21,6 +21,7 @@ usage: ./build.sh [COMMAND]
   build [--quiet]     build the module into $MODULE (the default)
   cli                 build the trusted-lb command into $COMMAND
   demo                show it working in a real Envoy, on this machine's loopback
+  soak [SECONDS]      mixed load on a real Envoy while configurations and endpoints come and go (default 600)
   test [--all-envoys] [ARGS...]
                       format, lints, and every test with the newest Envoy, then those that run Envoy with the oldest, or
                       with every version that is known; ARGS go to cargo test, which then runs with the newest only
@@ -94,6 +95,12 @@ cmd_demo() {
     cargo run --quiet --locked --package testkit --bin demo
 }
 
+cmd_soak() {
+    export_artifacts
+    say "soak: ${1-600} s"
+    nice cargo run --quiet --locked --package testkit --bin soak -- "${1-600}"
+}
+
 # What demo and tests run, built or fetched first.
 export_artifacts() {
     cmd_build --quiet
@@ -146,7 +153,7 @@ cmd_clean() {
 }
 
 case "${1-build}" in
-build | cli | demo | test | envoy | clean) "cmd_${1-build}" "${@:2}" ;;
+build | cli | demo | soak | test | envoy | clean) "cmd_${1-build}" "${@:2}" ;;
 help | -h | --help) usage ;;
 *)
     say "error: there is no command '$1'"

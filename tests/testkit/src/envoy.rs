@@ -177,6 +177,18 @@ impl Envoy {
         tail(&self.log())
     }
 
+    /// The process's resident size in bytes; 0 where the system doesn't tell.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let kib = status.lines().find_map(|line| {
+            let rest = line.strip_prefix("VmRSS:")?.trim_start();
+            rest.split(' ').next()?.parse::<u64>().ok()
+        });
+        kib.unwrap_or(0) * 1024
+    }
+
     /// The process's number, for reading what it costs.
     #[must_use]
     pub fn pid(&self) -> u32 {

@@ -87,31 +87,56 @@ pub fn try_get(address: SocketAddr, path: &str) -> io::Result<Response> {
 /// Where there is no answer.
 pub fn send(address: SocketAddr, request: &ClientRequest) -> io::Result<Response> {
     match request.protocol {
-        Protocol::Http1 => {
-            let mut text = format!(
-                "{} {} HTTP/1.1\r\nhost: {}\r\n",
-                request.method, request.path, request.authority
-            )
-            .into_bytes();
-            for (name, value) in request.header_bytes() {
-                text.extend_from_slice(&name);
-                text.extend_from_slice(b": ");
-                text.extend_from_slice(&value);
-                text.extend_from_slice(b"\r\n");
-            }
-            if matches!(request.method.as_str(), "POST" | "PUT") {
-                text.extend_from_slice(b"content-length: 0\r\n");
-            }
-            text.extend_from_slice(b"\r\n");
-            exchange(
-                address,
-                request.peer,
-                &Transport::of(request),
-                &text,
-                request.method == "HEAD",
-            )
-        }
+        Protocol::Http1 => exchange(
+            address,
+            request.peer,
+            &Transport::of(request),
+            &http1_text(request),
+            request.method == "HEAD",
+        ),
         Protocol::Http2 => http2(address, request),
+    }
+}
+
+/// An HTTP/1 request as it goes over the connection.
+fn http1_text(request: &ClientRequest) -> Vec<u8> {
+    let mut text = format!(
+        "{} {} HTTP/1.1\r\nhost: {}\r\n",
+        request.method, request.path, request.authority
+    )
+    .into_bytes();
+    for (name, value) in request.header_bytes() {
+        text.extend_from_slice(&name);
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(&value);
+        text.extend_from_slice(b"\r\n");
+    }
+    if matches!(request.method.as_str(), "POST" | "PUT") {
+        text.extend_from_slice(b"content-length: 0\r\n");
+    }
+    text.extend_from_slice(b"\r\n");
+    text
+}
+
+/// A plain HTTP/1 connection that is kept for one request after the other.
+pub struct KeptConnection(TcpStream);
+
+impl KeptConnection {
+    /// Opens it from `source`.
+    ///
+    /// # Errors
+    /// Where nobody listens.
+    pub fn open(address: SocketAddr, source: IpAddr) -> io::Result<Self> {
+        connect(address, source).map(Self)
+    }
+
+    /// Sends a request, whose peer must be the connection's, and reads the response.
+    ///
+    /// # Errors
+    /// Where there is no answer; the connection is of no use then.
+    pub fn send(&mut self, request: &ClientRequest) -> io::Result<Response> {
+        self.0.write_all(&http1_text(request))?;
+        read_response(&mut self.0, request.method == "HEAD")
     }
 }
 

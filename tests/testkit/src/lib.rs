@@ -4,11 +4,13 @@
 pub mod artifacts;
 pub mod cases;
 pub mod discovery;
+pub mod endpoint;
 pub mod envoy;
 pub mod faulty_module;
 pub mod gateway;
 pub mod hcm;
 pub mod http;
+pub mod soak;
 pub mod upstream;
 pub mod wasm_host;
 pub mod workloads;

@@ -97,7 +97,7 @@ fn serve(mut connection: TcpStream, attempts: &Mutex<BTreeMap<String, u32>>) {
     }
 }
 
-fn receive(connection: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
+pub(crate) fn receive(connection: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
     let mut chunk = [0; 16 * 1024];
     match connection.read(&mut chunk) {
         Ok(0) | Err(_) => false,
@@ -108,7 +108,10 @@ fn receive(connection: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
     }
 }
 
-fn answer(request: &httparse::Request<'_, '_>, attempts: &Mutex<BTreeMap<String, u32>>) -> Vec<u8> {
+pub(crate) fn answer(
+    request: &httparse::Request<'_, '_>,
+    attempts: &Mutex<BTreeMap<String, u32>>,
+) -> Vec<u8> {
     let path = request.path.unwrap_or_default();
     let (route, query) = path.split_once('?').unwrap_or((path, ""));
     let parameter = |name: &str| {
