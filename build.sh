@@ -10,6 +10,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/wasm-std.sh
 # shellcheck source=scripts/envoy.sh
 . scripts/envoy.sh
+# shellcheck source=scripts/debian.sh
+. scripts/debian.sh
+# shellcheck source=scripts/oci.sh
+. scripts/oci.sh
+# shellcheck source=scripts/reproduce.sh
+. scripts/reproduce.sh
 
 readonly MODULE=dist/trusted_lb.wasm
 readonly COMMAND=dist/trusted-lb
@@ -20,6 +26,10 @@ usage: ./build.sh [COMMAND]
 
   build [--quiet]     build the module into $MODULE (the default)
   cli                 build the trusted-lb command into $COMMAND
+  oci [--push REFERENCE [OPTIONS...]]
+                      write the module as an OCI image into $LAYOUT and its bill of materials beside it, print the
+                      digests that a WasmPlugin names, and push it; OPTIONS go to skopeo copy, credentials are skopeo's
+  reproduce           build the module twice from nothing at different paths, and compare
   demo                show it working in a real Envoy, on this machine's loopback
   soak [SECONDS]      mixed load on a real Envoy while configurations and endpoints come and go (default 600)
   test [--all-envoys] [ARGS...]
@@ -27,6 +37,7 @@ usage: ./build.sh [COMMAND]
                       with every version that is known; ARGS go to cargo test, which then runs with the newest only
   envoy [VERSION]     print the path of an Envoy binary (default $DEFAULT_ENVOY), downloading it first where needed;
                       known to work: $KNOWN_ENVOYS
+  tool NAME           print the path of a program of Debian's, unpacking it below target/ first
   clean               remove what was built and fetched
   help                this text
 
@@ -50,8 +61,9 @@ build_module() {
     local commit flags cargo_home=${CARGO_HOME:-$HOME/.cargo}
     commit=$(commit)
     # No path of the machine that built it belongs into the module: the same sources give the same bytes anywhere.
-    flags="--remap-path-prefix=$PWD=/trusted-lb --remap-path-prefix=$cargo_home=/cargo"
-    local env=(CARGO_TARGET_DIR=target/module TRUSTED_LB_COMMIT="$commit" RUSTFLAGS="$flags")
+    # Encoded, so that a path may have spaces.
+    flags="--remap-path-prefix=$PWD=/trusted-lb"$'\x1f'"--remap-path-prefix=$cargo_home=/cargo"
+    local env=(CARGO_TARGET_DIR=target/module TRUSTED_LB_COMMIT="$commit" CARGO_ENCODED_RUSTFLAGS="$flags")
     [ -z "$wasm_rustc" ] || env+=(RUSTC="$wasm_rustc")
     env "${env[@]}" cargo build --quiet --locked --release --lib --package trusted-lb --target "$WASM_TARGET" >&2
     mkdir -p dist
@@ -75,13 +87,33 @@ describe_module() {
 cmd_cli() {
     [ $# = 0 ] || fail "cli takes no arguments"
     local version
-    version="$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1) ($(commit))"
+    version="$(package_field version) ($(commit))"
     say "building $COMMAND (a minute on the first run)"
     TRUSTED_LB_VERSION="$version" cargo build --quiet --locked --profile command --features cli --bin trusted-lb
     mkdir -p dist
     cp target/command/trusted-lb "$COMMAND.part"
     mv "$COMMAND.part" "$COMMAND"
     say "$COMMAND  $("$COMMAND" --version)"
+}
+
+cmd_oci() {
+    local version
+    version=$(package_field version)
+    case "${1-}" in
+    '') ;;
+    --push) [ $# -ge 2 ] || fail "--push needs a reference" "such as registry.example.com/trusted-lb:$version" ;;
+    *) fail "oci doesn't know $1" "it takes --push REFERENCE" ;;
+    esac
+    cmd_build --quiet
+    write_image "$version"
+    describe_image "$version"
+    [ $# = 0 ] || push_image "$version" "${@:2}"
+}
+
+cmd_reproduce() {
+    [ $# = 0 ] || fail "reproduce takes no arguments"
+    find_wasm_std
+    reproduce_module
 }
 
 # The commit that is built, as versions show it.
@@ -148,12 +180,17 @@ cmd_envoy() {
     envoy_binary "${1-$DEFAULT_ENVOY}"
 }
 
+cmd_tool() {
+    [ $# = 1 ] || fail "tool takes the name of one program"
+    debian_tool "$1"
+}
+
 cmd_clean() {
     rm -rf dist target
 }
 
 case "${1-build}" in
-build | cli | demo | soak | test | envoy | clean) "cmd_${1-build}" "${@:2}" ;;
+build | cli | oci | reproduce | demo | soak | test | envoy | tool | clean) "cmd_${1-build}" "${@:2}" ;;
 help | -h | --help) usage ;;
 *)
     say "error: there is no command '$1'"
