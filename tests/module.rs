@@ -397,3 +397,86 @@ fn a_peer_that_cannot_be_told_is_counted_each_time_and_logged_once_in_ten_minute
     vm.tick().expect("no trap");
     assert_eq!(vm.metric("trusted_lb_peer_ambiguous"), Some(5));
 }
+
+/// Everything that has a secret in it, or that one is compared with.
+const SECRETIVE: &str = r#"{"peerAddress": "header:x-lb-peer", "helperToken": {"fromEnv": "TOKEN"},
+    "trustedLoadBalancers": [
+        {"name": "cdn", "match": {"headers": [{"name": "x-origin-verify", "fromEnv": ["SECRET", "NEXT"]}]},
+         "forwardedProto": {"default": "https"}},
+        {"name": "lb", "match": {"ipBlocks": ["10.0.0.0/8"]},
+         "forwardedProto": {"from": ["header:x-lb-proto"], "default": "https"}}],
+    "reportDecision": true}"#;
+
+#[test]
+fn no_secret_and_no_guess_at_one_is_logged_or_reported() {
+    let secrets = ["hush-1-hush", "hush-2-hush", "hush-3-hush"];
+    let mut vm = Vm::new(
+        module(),
+        &[
+            ("TOKEN", secrets[0]),
+            ("SECRET", secrets[1]),
+            ("NEXT", secrets[2]),
+        ],
+    );
+    vm.set_log_level(0);
+    assert!(vm.start(SECRETIVE.as_bytes()).expect("no trap"));
+    let helper = |token: &str| {
+        request("10.0.0.7")
+            .header("x-lb-peer", format!("{token} 10.0.0.7"))
+            .header("x-lb-proto", format!("{token} https"))
+    };
+    let verified = |secret: &str| request("10.0.0.7").header("x-origin-verify", secret);
+    let mut reported = Vec::new();
+    for request in [
+        helper(secrets[0]),
+        helper("hush-0-hush"),
+        helper(secrets[0]).header("x-lb-peer", format!("{} 10.0.0.8", secrets[0])),
+        helper(secrets[0]).header("x_lb_peer", format!("{} 10.0.0.8", secrets[0])),
+        verified(secrets[1]),
+        verified(secrets[2]),
+        verified("hush-0-hush"),
+        verified(secrets[1]).header("x-origin-verify", secrets[2]),
+    ] {
+        let outcome = vm.request(request.clone()).expect("no trap");
+        reported.push(outcome.filter_state);
+        vm.fail("proxy_remove_header_map_value", Some(Fault::Status(10)));
+        vm.request(request).expect("no trap");
+        vm.fail("proxy_remove_header_map_value", None);
+    }
+    let reported = format!("{reported:?}");
+    assert!(reported.contains("cdn") && reported.contains("lb"));
+    let logs = format!("{:?}", vm.take_logs());
+    assert!(logs.contains("trusted: cdn"), "{logs}");
+    assert!(logs.contains("trusted: lb"), "{logs}");
+    assert!(!logs.contains("hush"), "{logs}");
+    assert!(!reported.contains("hush"), "{reported}");
+}
+
+#[test]
+fn requests_leave_lines_at_debug_only_and_the_level_is_followed() {
+    let mut vm = started(LB);
+    let start = vm.take_logs();
+    assert_eq!(start.len(), 1, "{start:?}");
+    assert!(
+        start[0]
+            .1
+            .contains("mode enforce, peerAddress auto, trusted load balancers [lb]"),
+        "{start:?}"
+    );
+    for _ in 0..20 {
+        vm.request(request("10.0.0.7")).expect("no trap");
+    }
+    assert_eq!(vm.take_logs(), []);
+    vm.set_log_level(1);
+    vm.tick().expect("no trap");
+    vm.request(request("10.0.0.7")).expect("no trap");
+    let details: Vec<String> = vm.take_logs().into_iter().map(|(_, line)| line).collect();
+    assert_eq!(
+        details,
+        [
+            "trusted-lb: trusted: lb, because that is the rule's default; route: the defaults",
+            "trusted-lb:   set x-forwarded-proto: https",
+            "trusted-lb:   set :scheme: https",
+        ]
+    );
+}

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use testkit::artifacts;
 use testkit::cases::{ClientRequest, Gateway};
+use testkit::discovery::{self, Discovery};
 use testkit::envoy::Envoy;
-use testkit::gateway::{Listener, bootstrap, merge, typed};
+use testkit::gateway::{Listener, bootstrap, merge, plugin, typed};
 use testkit::http::{self, Response};
 use testkit::upstream::Upstream;
 
@@ -141,6 +142,64 @@ fn every_counter_shows_its_exact_value_to_prometheus() {
     assert_eq!(counted(&envoy, 9), expected);
 }
 
+#[test]
+fn counters_go_on_through_new_configurations_and_new_versions_of_the_module() {
+    let upstream = Upstream::start();
+    let updates = Discovery::new();
+    let hand_over = |config: &Value, vm: &str| {
+        let mut filter = plugin(config, &BTreeMap::new());
+        filter["typed_config"]["config"]["vm_config"]["vm_id"] = vm.into();
+        updates.hand_over("plugin", &[discovery::extension(&filter)]);
+    };
+    let waiting = |seconds: u32| json!({"defaults": {"timeout": format!("{seconds}s")}});
+    hand_over(&waiting(1), "first");
+    let listener = Listener::new("gateway").filter(discovery::discovered(
+        "trusted-lb",
+        updates.source("plugin"),
+    ));
+    let mut bootstrap = bootstrap(&[listener], upstream.address());
+    discovery::identify(&mut bootstrap);
+    let envoy = Envoy::start(&bootstrap);
+    let mut requests = 0;
+    // Sends requests until the configuration in force shows, so that some are counted right before each change.
+    let mut until = |timeout_ms: &str, accepted: u64, generation: u64| {
+        wait_for("such a configuration", || {
+            let response = send(&envoy, "gateway", &get(ELSEWHERE, "/"));
+            requests += 1;
+            let seen = response.received_one("x-seen-x-envoy-upstream-rq-timeout-ms");
+            let counters = envoy.prometheus("trusted_lb_configuration_");
+            let is =
+                |name: &str, value| counters[&format!("trusted_lb_configuration_{name}")] == value;
+            if seen.as_deref() == Some(timeout_ms)
+                && is("accepted", accepted)
+                && is("generation", generation)
+            {
+                Ok(())
+            } else {
+                Err(format!("{seen:?} {counters:?}"))
+            }
+        });
+    };
+    until("1000", 3, 1);
+    hand_over(&waiting(2), "first");
+    until("2000", 6, 2);
+    hand_over(&json!({"defaults": {"timeout": "3"}}), "first");
+    wait_for("a refusal", || {
+        let refused = envoy.stat("wasmcustom.trusted_lb_configuration_refused");
+        if refused == 1 {
+            Ok(())
+        } else {
+            Err(refused.to_string())
+        }
+    });
+    until("2000", 6, 2);
+    hand_over(&waiting(2), "second");
+    until("2000", 9, 1);
+    hand_over(&waiting(4), "second");
+    until("4000", 12, 2);
+    assert_eq!(counted(&envoy, requests)["trusted_lb_untrusted"], requests);
+}
+
 /// The usual Lua filter: https for everybody.
 const LUA: &str = r#"
 function envoy_on_request(handle)
@@ -257,4 +316,168 @@ fn an_access_log_prints_what_was_decided_and_why() {
         })
         .collect();
     assert_eq!(printed, expected);
+}
+
+#[test]
+fn the_start_up_line_tells_version_commit_and_configuration() {
+    let upstream = Upstream::start();
+    let listener = Listener::new("gateway").plugin(&two_load_balancers(), &BTreeMap::new());
+    let envoy = Envoy::start(&bootstrap(&[listener], upstream.address()));
+    let log = envoy.log();
+    let lines: Vec<&str> = log
+        .lines()
+        .filter_map(|line| line.split("trusted-lb: ").nth(1))
+        .collect();
+    // The VM that tries the configuration, the main thread's and the worker's.
+    assert_eq!(lines.len(), 3, "{log}");
+    for line in lines {
+        let (version, rest) = line.split_once(" (").expect("a version");
+        assert_eq!(version, env!("CARGO_PKG_VERSION"));
+        let (commit, rest) = rest.split_once(") ").expect("a commit");
+        assert!(
+            commit == "unknown"
+                || commit.len() == 12 && commit.bytes().all(|c| c.is_ascii_hexdigit()),
+            "{line}"
+        );
+        assert_eq!(
+            rest,
+            "takes a configuration, the VM's number 1: mode enforce, peerAddress auto, trusted load balancers [lb, other], \
+             default timeout 15000 ms, default retries 2, 1 routes"
+        );
+    }
+}
+
+#[test]
+fn no_secret_is_in_envoys_log_with_everything_about_wasm_traced() {
+    let upstream = Upstream::start();
+    let environment: BTreeMap<String, String> = [
+        ("HELPER_TOKEN", "hush-token-hush"),
+        ("SECRET", "hush-secret-hush"),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .collect();
+    let config = json!({
+        "peerAddress": "header:x-lb-peer",
+        "helperToken": {"fromEnv": "HELPER_TOKEN"},
+        "trustedLoadBalancers": [
+            {"name": "cdn", "match": {"headers": [{"name": "x-origin-verify", "fromEnv": "SECRET"}]},
+             "forwardedProto": {"default": "https"}},
+            {"name": "lb", "match": {"ipBlocks": ["127.0.0.2"]},
+             "forwardedProto": {"from": ["header:x-lb-proto"], "default": "https"}},
+        ],
+    });
+    let listener = |name: &str, early_mutation| {
+        Listener::new(name)
+            .plugin(&config, &environment)
+            .gateway(&Gateway {
+                early_mutation,
+                ..Gateway::default()
+            })
+    };
+    let envoy = Envoy::start_with_arguments(
+        &bootstrap(
+            &[listener("gateway", true), listener("unprotected", false)],
+            upstream.address(),
+        ),
+        &environment,
+        &["--component-log-level", "wasm:trace"],
+    );
+    let scheme = |listener: &str, request: &ClientRequest| {
+        send(&envoy, listener, request).received_one("x-forwarded-proto")
+    };
+    let https = Some("https".to_owned());
+    let verified = |secret| get(ELSEWHERE, "/").with(&[("x-origin-verify", secret)]);
+    assert_eq!(
+        scheme(
+            "gateway",
+            &get(LB, "/").with(&[("x-forwarded-proto", "https")])
+        ),
+        https
+    );
+    assert_eq!(scheme("gateway", &verified("hush-secret-hush")), https);
+    for (listener, request) in [
+        ("gateway", verified("hush-guess-hush")),
+        (
+            "unprotected",
+            get(ELSEWHERE, "/").with(&[("x-lb-peer", "hush-guess-hush 127.0.0.2")]),
+        ),
+    ] {
+        assert_eq!(scheme(listener, &request).as_deref(), Some("http"));
+    }
+    counted(&envoy, 4);
+    let log = envoy.log();
+    for part in [
+        "trusted: cdn",
+        "trusted: lb",
+        "doesn't begin with the token",
+    ] {
+        assert!(log.contains(part), "{part}\n{log}");
+    }
+    let telling: Vec<&str> = log.lines().filter(|line| line.contains("hush")).collect();
+    assert!(telling.is_empty(), "{telling:#?}");
+}
+
+/// The texts of the log lines in the filter's source: level, and what stands between the inserted values.
+fn log_lines() -> Vec<(String, String)> {
+    let mut lines = Vec::new();
+    let folder = artifacts::repository().join("src/filter");
+    for entry in std::fs::read_dir(folder).expect("the folder can be listed") {
+        let path = entry.expect("the folder can be listed").path();
+        let source = std::fs::read_to_string(path).expect("a source file can be read");
+        for call in source.split("log::").skip(1) {
+            let Some((level, rest)) = call.split_once("!(") else {
+                continue;
+            };
+            if !["error", "warn", "info"].contains(&level) {
+                continue;
+            }
+            let text = rest.split('"').nth(1).expect("a log line has a text");
+            lines.push((level.to_owned(), text.to_owned()));
+        }
+    }
+    lines
+}
+
+#[test]
+fn every_log_line_is_in_the_documentation_and_nothing_else_is() {
+    let text = std::fs::read_to_string(artifacts::repository().join("docs/operations.md"))
+        .expect("docs/operations.md can be read");
+    let (_, section) = text.split_once("## Log lines").expect("a section");
+    let section = section.split("\n## ").next().expect("it ends");
+    // | `text … text` | level | …
+    let documented: Vec<(Vec<&str>, &str)> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .map(|line| {
+            let mut cells = line.split(" | ");
+            let parts = cells
+                .next()
+                .expect("a text")
+                .trim_end_matches('`')
+                .split('…');
+            (parts.collect(), cells.next().expect("a level"))
+        })
+        .collect();
+    let lines = log_lines();
+    assert!(lines.len() > 5, "{lines:?}");
+    let tells = |(parts, level): &(Vec<&str>, &str), line: &(String, String)| {
+        *level == line.0 && parts.iter().all(|part| line.1.contains(part.trim()))
+    };
+    for line in &lines {
+        // What a configuration's problems are is for configuration.md to tell.
+        if line.1.trim() == "{problem}" || line.1 == "{warning}" {
+            continue;
+        }
+        assert!(
+            documented.iter().any(|row| tells(row, line)),
+            "not documented: {line:?}"
+        );
+    }
+    for row in &documented {
+        assert!(
+            lines.iter().any(|line| tells(row, line)),
+            "no such line: {row:?}"
+        );
+    }
 }

@@ -45,7 +45,8 @@ impl Envoy {
         Self::start_with_arguments(bootstrap, environment, &[])
     }
 
-    /// As [`Envoy::start_with_environment`], with more arguments on the command line.
+    /// As [`Envoy::start_with_environment`], with more arguments on the command line; there is one worker unless they say
+    /// otherwise.
     ///
     /// # Panics
     /// As [`Envoy::start`].
@@ -60,9 +61,15 @@ impl Envoy {
         bootstrap["admin"] =
             json!({"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}});
         let admin_file = folder.path().join("admin");
+        let workers: &[&str] = if arguments.contains(&"--concurrency") {
+            &[]
+        } else {
+            &["--concurrency", "1"]
+        };
         let child = command(&bootstrap, folder.path())
-            .args(["--concurrency", "1", "--drain-time-s", "1"])
+            .args(["--drain-time-s", "1"])
             .args(["--file-flush-interval-msec", "50"])
+            .args(workers)
             .args(arguments)
             .arg("--admin-address-path")
             .arg(&admin_file)
