@@ -6,71 +6,15 @@
 // Tests end where something is not as expected.
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::BTreeSet;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+mod command;
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use command::{COMMAND, below, listed, read, relative, run, text};
 use serde_json::Value;
 use testkit::artifacts::repository;
 use testkit::cases;
-
-const COMMAND: &str = env!("CARGO_BIN_EXE_trusted-lb");
-
-/// Runs the command in the repository, with something on its standard input.
-fn run(arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(COMMAND)
-        .args(arguments)
-        .current_dir(repository())
-        .env_remove("ORIGIN_SECRET")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the command starts");
-    let mut stdin = child.stdin.take().expect("its input is a pipe");
-    stdin.write_all(input.as_bytes()).ok();
-    drop(stdin);
-    child.wait_with_output().expect("the command ends")
-}
-
-fn text(output: &Output) -> String {
-    let both = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
-    String::from_utf8(both).expect("its output is text")
-}
-
-/// Files right in a folder with an ending, by name.
-fn listed(folder: &str, ending: &str) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir(repository().join(folder))
-        .expect("the folder can be listed")
-        .map(|entry| entry.expect("the folder can be listed").path())
-        .filter(|path| path.to_string_lossy().ends_with(ending))
-        .collect();
-    found.sort();
-    found
-}
-
-/// Files anywhere below a folder with an ending.
-fn below(folder: &str, ending: &str) -> Vec<PathBuf> {
-    let mut found = listed(folder, ending);
-    for entry in std::fs::read_dir(repository().join(folder)).expect("the folder can be listed") {
-        let path = entry.expect("the folder can be listed").path();
-        if path.is_dir() {
-            let inner = path.strip_prefix(repository()).expect("it lies in here");
-            found.extend(below(&inner.to_string_lossy(), ending));
-        }
-    }
-    found
-}
-
-fn relative(path: &Path) -> String {
-    let path = path.strip_prefix(repository()).unwrap_or(path);
-    path.display().to_string()
-}
-
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
 
 /// Each file of a folder gives exactly the output in the file beside it, and this exit code.
 fn checked_as_expected(folder: &str, code: i32) -> usize {
@@ -268,38 +212,6 @@ fn every_manifest_and_example_passes_the_check() {
 }
 
 #[test]
-fn every_yaml_block_in_the_documentation_passes_the_check() {
-    let mut blocks = 0;
-    let mut paths = [
-        below("docs", ".md"),
-        below("examples", ".md"),
-        below("envoyfilter", ".md"),
-    ]
-    .concat();
-    paths.push(repository().join("README.md"));
-    for path in paths {
-        let text_of = read(&path);
-        for block in text_of.split("```yaml\n").skip(1) {
-            let yaml = block.split("\n```").next().expect("a block ends");
-            // Beside a configuration that is good in any case, blocks about something else are passed over.
-            let output = run(
-                &["check", "-", "tests/configurations/accepted/minimal.yaml"],
-                yaml,
-            );
-            assert_eq!(
-                output.status.code(),
-                Some(0),
-                "{}: {}",
-                relative(&path),
-                text(&output)
-            );
-            blocks += 1;
-        }
-    }
-    assert!(blocks >= 2, "only {blocks} blocks were found");
-}
-
-#[test]
 fn standard_input_is_read_where_the_file_is_a_dash() {
     let good = read(&repository().join("tests/configurations/accepted/minimal.yaml"));
     let output = run(&["check", "-"], &good);
@@ -331,6 +243,29 @@ fn machines_get_every_problem_with_its_place() {
     );
     assert_eq!(list[1]["severity"], "error");
     assert_eq!(list[1]["help"], "did you mean ipBlocks?");
+}
+
+#[test]
+fn the_routes_that_check_suggests_leave_every_virtual_service_alone() {
+    let file = "tests/configurations/warned/virtual-services-of-all-kinds.yaml";
+    let output = run(&["check", "--format", "json", file], "");
+    let list: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    let suggested: String = list
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|diagnostic| diagnostic["suggestion"].as_str())
+        .collect();
+    assert_eq!(suggested.matches("- name:").count(), 4, "{suggested}");
+    assert!(
+        suggested.contains("paths: [{prefix: /pay}, {exact: /checkout}]"),
+        "{suggested}"
+    );
+    let with_them =
+        read(&repository().join(file)).replacen("routes:\n", &format!("routes:\n{suggested}"), 1);
+    let output = run(&["check", "-"], &with_them);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(!text(&output).contains("override the"), "{}", text(&output));
 }
 
 #[test]

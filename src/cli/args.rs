@@ -90,9 +90,12 @@ pub(super) struct ExplainArgs {
     /// The connection to the gateway is TLS
     #[arg(long)]
     pub(super) tls: bool,
-    /// Istio's numTrustedProxies, Envoy's number of trusted hops
-    #[arg(long, default_value_t = 0, value_name = "HOPS")]
-    pub(super) num_trusted_proxies: u32,
+    /// The client's address that the peer's PROXY protocol header claims
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) proxy_protocol: Option<IpAddr>,
+    /// Istio's numTrustedProxies, Envoy's `xff_num_trusted_hops`; without it what the file shows, or 0
+    #[arg(long, value_name = "HOPS")]
+    pub(super) num_trusted_proxies: Option<u32>,
     /// Envoy's virtual host
     #[arg(long, value_name = "NAME")]
     pub(super) virtual_host: Option<String>,

@@ -1,12 +1,15 @@
 //! `trusted-lb check`: what is wrong with configurations, before a gateway sees them.
 
+use std::fmt::Write as _;
 use std::rc::Rc;
 
 use super::find::{self, Contents, ExplicitPolicy, Found, Manager};
 use super::report::Diagnostic;
 use super::source::Source;
+use super::yaml;
 use crate::config::{
-    self, Config, PeerAddress, Policy, Problem, Retries, Route, Severity, Timeout,
+    self, Config, PathPattern, PeerAddress, Policy, Problem, Retries, Route, Severity, SignalForm,
+    Timeout, covers,
 };
 
 /// What came of checking some files.
@@ -35,10 +38,16 @@ pub(super) fn sources(sources: Vec<Source>) -> Checked {
         }
     }
     let configurations = all.take_configurations();
-    for (source, holder, place) in all.without {
-        checked
-            .diagnostics
-            .push(no_configuration(&source, &holder, place));
+    for unusable in all.unusable {
+        checked.diagnostics.push(Diagnostic {
+            severity: Severity::Error,
+            path: String::new(),
+            message: unusable.message,
+            help: Some(unusable.help.to_owned()),
+            suggestion: None,
+            source: unusable.source,
+            place: unusable.place,
+        });
     }
     // Among many manifests most have none. Not one in all of them is a mistake.
     if let Some(source) = last
@@ -56,6 +65,7 @@ pub(super) fn sources(sources: Vec<Source>) -> Checked {
             if let Some(manager) = found.manager {
                 against_manager(config, manager, &mut problems);
             }
+            overwritten_signals(config, found.manager, &mut problems);
             overridden(config, &all.policies, &mut checked);
         }
         checked
@@ -70,21 +80,6 @@ pub(super) fn located(problem: &Problem, found: &Found) -> Diagnostic {
     Diagnostic::new(problem, &found.source, found.document.place(&problem.path))
 }
 
-fn no_configuration(
-    source: &Rc<Source>,
-    holder: &str,
-    place: std::ops::Range<usize>,
-) -> Diagnostic {
-    Diagnostic {
-        severity: Severity::Error,
-        path: String::new(),
-        message: format!("{holder} has no configuration, which trusted-lb refuses"),
-        help: Some("write pluginConfig, with trustedLoadBalancers or defaults in it".to_owned()),
-        source: Rc::clone(source),
-        place,
-    }
-}
-
 fn nothing_found(source: &Rc<Source>) -> Diagnostic {
     Diagnostic {
         severity: Severity::Error,
@@ -94,6 +89,7 @@ fn nothing_found(source: &Rc<Source>) -> Diagnostic {
             "give a plugin configuration, a WasmPlugin, TrafficExtension or EnvoyFilter, or an Envoy bootstrap"
                 .to_owned(),
         ),
+        suggestion: None,
         source: Rc::clone(source),
         place: 0..0,
     }
@@ -155,17 +151,67 @@ fn against_manager(config: &Config, manager: Manager, problems: &mut Vec<Problem
     }
 }
 
+/// Without trusted hops Envoy overwrites x-forwarded-proto, whatever `peerAddress` says. (Under `auto` and `source`,
+/// where there are none, the configuration itself is refused.)
+fn overwritten_signals(config: &Config, manager: Option<Manager>, problems: &mut Vec<Problem>) {
+    let severity = match (&config.peer_address, manager) {
+        // forwardedFor is for trusted hops in any case.
+        (PeerAddress::Auto | PeerAddress::Source, _) | (PeerAddress::ForwardedFor, None) => return,
+        (_, Some(manager)) if manager.xff_num_trusted_hops > 0 || !manager.use_remote_address => {
+            return;
+        }
+        (_, Some(_)) => Severity::Error,
+        (PeerAddress::Header(_), None) => Severity::Warning,
+    };
+    let of_rules = config
+        .trusted_load_balancers
+        .iter()
+        .enumerate()
+        .map(|(index, rule)| {
+            (
+                format!("trustedLoadBalancers[{index}]"),
+                &rule.forwarded_proto,
+            )
+        });
+    let of_routes = config
+        .routes
+        .iter()
+        .enumerate()
+        .filter_map(|(index, route)| {
+            Some((format!("routes[{index}]"), route.forwarded_proto.as_ref()?))
+        });
+    for (path, proto) in of_rules.chain(of_routes) {
+        let read = |signal: &config::Signal| {
+            signal.name.as_str() == "x-forwarded-proto" && signal.form != SignalForm::Helper
+        };
+        if let Some(position) = proto.from.iter().position(read) {
+            problems.push(Problem {
+                severity,
+                path: format!("{path}.forwardedProto.from[{position}]"),
+                message: "without trusted hops (numTrustedProxies) Envoy has overwritten x-forwarded-proto before \
+                          this filter sees it"
+                    .to_owned(),
+                help: Some(
+                    "read the copy that the early header mutation makes: header:x-lb-proto".to_owned(),
+                ),
+            });
+        }
+    }
+}
+
 /// VirtualServices whose own timeout or retries the defaults override.
 fn overridden(config: &Config, policies: &[ExplicitPolicy], checked: &mut Checked) {
-    for policy in policies {
-        let route = config.routes.iter().find(|route| {
-            route
-                .matches
-                .virtual_services
-                .contains(&policy.virtual_service)
-        });
-        let timeout = policy.timeout && sets_timeout(route, &config.defaults);
-        let retries = policy.retries && sets_retries(route, &config.defaults);
+    let overridden: Vec<(&ExplicitPolicy, bool, bool)> = policies
+        .iter()
+        .map(|policy| {
+            let mut routes = config.routes.iter();
+            let route = routes.find(|route| covers::route(&route.matches, &policy.requests));
+            let timeout = policy.timeout && sets_timeout(route, &config.defaults);
+            let retries = policy.retries && sets_retries(route, &config.defaults);
+            (policy, timeout, retries)
+        })
+        .collect();
+    for &(policy, timeout, retries) in &overridden {
         let what = match (timeout, retries) {
             (true, true) => "timeout and retries",
             (true, false) => "timeout",
@@ -178,6 +224,7 @@ fn overridden(config: &Config, policies: &[ExplicitPolicy], checked: &mut Checke
             .as_ref()
             .map(|route| format!(" in route {route}"))
             .unwrap_or_default();
+        let entry = suggested_route(policy, &overridden);
         let warning = Diagnostic {
             severity: Severity::Warning,
             path: String::new(),
@@ -187,27 +234,80 @@ fn overridden(config: &Config, policies: &[ExplicitPolicy], checked: &mut Checke
             help: Some(
                 "a routes entry in the plugin configuration leaves it alone; see below".to_owned(),
             ),
+            suggestion: Some(entry.clone()),
             source: Rc::clone(&policy.source),
             place: policy.place.clone(),
         };
         // Several configurations, of several gateways, may override the same.
         if !checked.diagnostics.contains(&warning) {
             checked.diagnostics.push(warning);
-        }
-        let mut entry = format!(
-            "- name: {}\n  match: {{virtualServices: [{name}]}}\n",
-            name.replace('/', "-")
-        );
-        if timeout {
-            entry.push_str("  timeout: inherit\n");
-        }
-        if retries {
-            entry.push_str("  retries: inherit\n");
-        }
-        if !checked.suggested_routes.contains(&entry) {
-            checked.suggested_routes.push(entry);
+            if !checked.suggested_routes.contains(&entry) {
+                checked.suggested_routes.push(entry);
+            }
         }
     }
+}
+
+/// The `routes` entry that leaves a VirtualService's route alone: by hosts and paths, since behind httpsRedirect Envoy
+/// doesn't name the VirtualService, and by its name where its match can't be said so.
+fn suggested_route(
+    policy: &ExplicitPolicy,
+    overridden: &[(&ExplicitPolicy, bool, bool)],
+) -> String {
+    let service = &policy.virtual_service;
+    let request = &policy.requests.request;
+    let by_name = request.hosts.is_empty();
+    let mut name = service.replace('/', "-");
+    if !by_name {
+        let route = policy
+            .route
+            .clone()
+            .unwrap_or_else(|| policy.index.to_string());
+        let _ = write!(name, "-{route}");
+    }
+    // An entry by the VirtualService's name holds for all of its routes.
+    let concerned = || {
+        overridden.iter().filter(|(other, ..)| {
+            std::ptr::eq(*other, policy) || by_name && other.virtual_service == *service
+        })
+    };
+    let timeout = concerned().any(|(_, timeout, _)| *timeout);
+    let retries = concerned().any(|(.., retries)| *retries);
+    let mut entry = format!("- name: {name}\n");
+    if by_name {
+        let _ = writeln!(entry, "  match: {{virtualServices: [{service}]}}");
+    } else {
+        let list = |items: Vec<String>| items.join(", ");
+        let hosts = list(
+            request
+                .hosts
+                .iter()
+                .map(|host| yaml::text(&host.to_string()))
+                .collect(),
+        );
+        let paths = list(
+            request
+                .paths
+                .iter()
+                .map(|path| match path {
+                    PathPattern::Exact(path) => format!("{{exact: {}}}", yaml::text(path)),
+                    PathPattern::Prefix(path) => format!("{{prefix: {}}}", yaml::text(path)),
+                    PathPattern::Suffix(path) => format!("{{suffix: {}}}", yaml::text(path)),
+                })
+                .collect(),
+        );
+        let _ = match paths.as_str() {
+            "" => writeln!(entry, "  match: {{hosts: [{hosts}]}}"),
+            paths => writeln!(entry, "  match: {{hosts: [{hosts}], paths: [{paths}]}}"),
+        };
+    }
+    if timeout {
+        entry.push_str("  timeout: inherit\n");
+    }
+    if retries {
+        entry.push_str("  retries: inherit\n");
+    }
+    entry
 }
 
 fn sets_timeout(route: Option<&Route>, defaults: &Policy) -> bool {

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
-use crate::config::{Config, HeaderMatch, HeaderValueMatch, PeerAddress, Scheme, SignalForm};
+use super::find::Manager;
+use crate::config::{Config, HeaderMatch, HeaderValueMatch, Mode, PeerAddress, Scheme, SignalForm};
 use crate::engine::{Attribute, Because, Engine, Explanation, Operation, Peer, Reading, Request};
 
 /// A request as an operator describes it.
@@ -21,7 +22,12 @@ pub(super) struct Described {
     pub(super) headers: Vec<(String, String)>,
     pub(super) http2: bool,
     pub(super) tls: bool,
-    pub(super) trusted_hops: u32,
+    /// The client's address that a PROXY protocol header claims.
+    pub(super) claimed: Option<IpAddr>,
+    /// The connection manager, where it is known.
+    pub(super) manager: Option<Manager>,
+    /// Istio's numTrustedProxies, where it is given.
+    pub(super) trusted_hops: Option<u32>,
     pub(super) virtual_host: Option<String>,
     pub(super) route: Option<String>,
     pub(super) virtual_service: Option<String>,
@@ -49,53 +55,49 @@ impl Request for Seen {
 }
 
 impl Described {
-    /// What Envoy's connection manager makes of it on a gateway (`use_remote_address: true`).
+    /// What Envoy's connection manager makes of it: the one beside the configuration, or a gateway's usual one.
     pub(super) fn seen(&self, config: &Config) -> Seen {
+        let manager = self.manager.unwrap_or(Manager::USUAL);
+        let hops = self.trusted_hops.unwrap_or(manager.xff_num_trusted_hops);
         let connection = if self.tls { "https" } else { "http" };
         let mut headers: Vec<(String, String)> = Vec::new();
+        // Envoy joins the lines of these two.
         let mut proto = None;
         let mut forwarded_for = self.forwarded_for.clone();
         for (name, value) in &self.headers {
             let name = name.to_ascii_lowercase();
             match name.as_str() {
-                "x-forwarded-proto" => proto = Some(value.clone()),
-                "x-forwarded-for" => {
-                    forwarded_for = Some(match forwarded_for {
-                        Some(before) => format!("{before},{value}"),
-                        None => value.clone(),
-                    });
-                }
+                "x-forwarded-proto" => join(&mut proto, value),
+                "x-forwarded-for" => join(&mut forwarded_for, value),
                 _ => headers.push((name, value.clone())),
             }
         }
-        let kept = proto.filter(|_| self.trusted_hops > 0);
-        let proto = kept.unwrap_or_else(|| connection.to_owned());
-        // An early header mutation, where the configuration counts on one, has the last word on its headers.
-        if let PeerAddress::Header(name) = &config.peer_address
-            && !headers.iter().any(|(known, _)| known == name.as_str())
+        if self
+            .manager
+            .is_none_or(|manager| manager.early_header_mutation)
         {
-            headers.push((
-                name.as_str().to_owned(),
-                format!("{} {}", super::HELPER_TOKEN, self.peer),
-            ));
+            self.early_mutation(config, proto.as_deref(), &mut headers);
         }
-        let source = match self.trusted_hops.checked_sub(1) {
-            Some(skip) => forwarded_for
-                .as_deref()
-                .and_then(|list| {
-                    list.rsplit(',')
-                        .nth(usize::try_from(skip).unwrap_or(usize::MAX))
-                })
-                .and_then(|entry| entry.trim().parse().ok())
-                .map_or(SocketAddr::new(self.peer, PEER_PORT), |address| {
-                    SocketAddr::new(address, 0)
-                }),
-            None => SocketAddr::new(self.peer, PEER_PORT),
+        let kept = proto.filter(|_| hops > 0 || !manager.use_remote_address);
+        let proto = kept.unwrap_or_else(|| connection.to_owned());
+        let peer = self.claimed.unwrap_or(self.peer);
+        let entry = if manager.use_remote_address {
+            hops.checked_sub(1)
+        } else {
+            Some(hops)
         };
-        let forwarded_for = match forwarded_for {
-            Some(before) => format!("{before},{}", self.peer),
-            None => self.peer.to_string(),
-        };
+        let source = entry
+            .and_then(|skip| {
+                let mut entries = forwarded_for.as_deref()?.rsplit(',');
+                entries.nth(usize::try_from(skip).unwrap_or(usize::MAX))
+            })
+            .and_then(|entry| entry.trim().parse().ok())
+            .map_or(SocketAddr::new(peer, PEER_PORT), |address| {
+                SocketAddr::new(address, 0)
+            });
+        if manager.use_remote_address && !manager.skip_xff_append {
+            join(&mut forwarded_for, &peer.to_string());
+        }
         let scheme = if self.http2 {
             self.scheme.clone()
         } else if proto == "https" || proto == "http" {
@@ -109,13 +111,17 @@ impl Described {
             (":authority", self.authority.as_str()),
             (":path", self.path.as_str()),
             ("x-forwarded-proto", proto.as_str()),
-            ("x-forwarded-for", forwarded_for.as_str()),
         ]
         .into_iter()
+        .chain(
+            forwarded_for
+                .iter()
+                .map(|list| ("x-forwarded-for", list.as_str())),
+        )
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
         // From an external client Envoy removes x-envoy-*.
-        headers.retain(|(name, _)| !name.starts_with("x-envoy-"));
+        headers.retain(|(name, _)| !manager.use_remote_address || !name.starts_with("x-envoy-"));
         all.append(&mut headers);
         let mut attributes = vec![
             (Attribute::SourceAddress, source.to_string().into_bytes()),
@@ -151,6 +157,57 @@ impl Described {
             attributes,
         }
     }
+}
+
+impl Described {
+    /// What `envoyfilter/preserve-lb-proto.yaml` does, for the headers that the configuration counts on: it removes
+    /// what the client sent under their names, then writes its own.
+    fn early_mutation(
+        &self,
+        config: &Config,
+        proto: Option<&str>,
+        headers: &mut Vec<(String, String)>,
+    ) {
+        let written = mutated(config);
+        headers.retain(|(name, _)| !written.contains(&name.as_str()));
+        for name in written {
+            let value = match &config.peer_address {
+                PeerAddress::Header(peer) if peer.as_str() == name => self.peer.to_string(),
+                _ => proto.unwrap_or("-").to_owned(),
+            };
+            headers.push((name.to_owned(), format!("{} {value}", super::HELPER_TOKEN)));
+        }
+    }
+}
+
+/// Headers that an early header mutation has to write for this configuration.
+fn mutated(config: &Config) -> Vec<&str> {
+    let of_routes = config
+        .routes
+        .iter()
+        .filter_map(|route| route.forwarded_proto.as_ref());
+    let of_rules = config
+        .trusted_load_balancers
+        .iter()
+        .map(|rule| &rule.forwarded_proto);
+    let mut names: Vec<&str> = of_rules
+        .chain(of_routes)
+        .flat_map(|proto| helpers(&proto.from))
+        .collect();
+    if let PeerAddress::Header(name) = &config.peer_address {
+        names.push(name.as_str());
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Another line of a header whose lines Envoy joins.
+fn join(list: &mut Option<String>, value: &str) {
+    *list = Some(match list.take() {
+        Some(before) => format!("{before},{value}"),
+        None => value.to_owned(),
+    });
 }
 
 /// Any port but 0: a direct connection has one.
@@ -207,7 +264,10 @@ pub(super) fn text(config: &Config, engine: &Engine, seen: &Seen) -> String {
     if decision.route.is_none() {
         out.push_str("  the defaults apply\n");
     }
-    out.push_str("\nheaders:\n");
+    out.push_str(match config.mode {
+        Mode::Enforce => "\nheaders:\n",
+        Mode::Shadow => "\nheaders (mode: shadow changes none; enforced, they would be):\n",
+    });
     if decision.operations.is_empty() {
         out.push_str("  nothing changes\n");
     }
@@ -215,6 +275,17 @@ pub(super) fn text(config: &Config, engine: &Engine, seen: &Seen) -> String {
         let before = change.before.as_deref().unwrap_or("(absent)");
         let after = change.after.as_deref().unwrap_or("(removed)");
         let _ = writeln!(out, "  {}: {before} -> {after}", change.name);
+    }
+    let helpers = mutated(config);
+    if !helpers.is_empty() {
+        let _ = writeln!(
+            out,
+            "\nnote: {} taken to be written by an early header mutation, as envoyfilter/preserve-lb-proto.yaml does",
+            match helpers.as_slice() {
+                [one] => format!("{one} is"),
+                several => format!("{} are", several.join(" and ")),
+            }
+        );
     }
     out
 }
@@ -235,6 +306,7 @@ pub(super) fn json(config: &Config, engine: &Engine, seen: &Seen) -> Value {
             .collect()
     };
     json!({
+        "mode": match config.mode { Mode::Enforce => "enforce", Mode::Shadow => "shadow" },
         "peer": decision.peer.and_then(Peer::address).map(|address| address.to_string()),
         "peerProblem": match decision.peer {
             Some(Peer::Unknown(problem)) => Some(problem.to_string()),
@@ -329,21 +401,12 @@ fn secret_headers(config: &Config) -> Vec<&str> {
     for rule in &config.trusted_load_balancers {
         names.extend(secrets(&rule.matches.request.headers));
         names.extend(secrets(&rule.matches.request.not_headers));
-        names.extend(helpers(&rule.forwarded_proto.from));
     }
     for route in &config.routes {
         names.extend(secrets(&route.matches.request.headers));
         names.extend(secrets(&route.matches.request.not_headers));
-        names.extend(
-            route
-                .forwarded_proto
-                .iter()
-                .flat_map(|proto| helpers(&proto.from)),
-        );
     }
-    if let PeerAddress::Header(name) = &config.peer_address {
-        names.push(name.as_str());
-    }
+    names.extend(mutated(config));
     names
 }
 

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use super::source::{Located, Source, SyntaxError, Value};
+use crate::config::{HostPattern, PathPattern, RouteMatch};
 
 /// A plugin configuration in a file.
 pub(super) struct Found {
@@ -29,10 +30,26 @@ pub(super) struct Manager {
     pub(super) early_header_mutation: bool,
 }
 
+impl Manager {
+    /// As on Istio's gateways, and on any that clients reach.
+    pub(super) const USUAL: Manager = Manager {
+        use_remote_address: true,
+        xff_num_trusted_hops: 0,
+        skip_xff_append: false,
+        original_ip_detection: false,
+        proxy_protocol: false,
+        early_header_mutation: false,
+    };
+}
+
 /// A VirtualService's route that has a timeout or retries of its own.
 pub(super) struct ExplicitPolicy {
     /// `namespace/name`.
     pub(super) virtual_service: String,
+    /// Which of its routes, from 0.
+    pub(super) index: usize,
+    /// The requests that it holds for. Without hosts where they can't be said as a match of ours.
+    pub(super) requests: RouteMatch,
     /// The route's name, if it has one.
     pub(super) route: Option<String>,
     pub(super) timeout: bool,
@@ -48,8 +65,16 @@ pub(super) struct Contents {
     /// Objects without any field of ours: configurations only where there is no other.
     pub(super) perhaps: Vec<Found>,
     pub(super) policies: Vec<ExplicitPolicy>,
-    /// Plugins of ours that have no configuration: where, and what they are.
-    pub(super) without: Vec<(Rc<Source>, String, std::ops::Range<usize>)>,
+    /// Plugins of ours whose configuration is missing, or can't arrive.
+    pub(super) unusable: Vec<Unusable>,
+}
+
+/// A plugin of ours that gets no configuration.
+pub(super) struct Unusable {
+    pub(super) source: Rc<Source>,
+    pub(super) place: std::ops::Range<usize>,
+    pub(super) message: String,
+    pub(super) help: &'static str,
 }
 
 /// The fields of a plugin configuration, by which a plain file is known as one.
@@ -72,13 +97,13 @@ impl Contents {
         self.configurations.extend(other.configurations);
         self.perhaps.extend(other.perhaps);
         self.policies.extend(other.policies);
-        self.without.extend(other.without);
+        self.unusable.extend(other.unusable);
     }
 
     /// The configurations.
     pub(super) fn take_configurations(&mut self) -> Vec<Found> {
         let certain = std::mem::take(&mut self.configurations);
-        if certain.is_empty() && self.without.is_empty() {
+        if certain.is_empty() && self.unusable.is_empty() {
             return std::mem::take(&mut self.perhaps);
         }
         certain
@@ -156,10 +181,12 @@ fn resource(
             let named = names_us(document);
             plugins.retain(|plugin| named || is_ours(plugin));
             if named && plugins.is_empty() {
-                let place = document.start();
-                contents
-                    .without
-                    .push((Rc::clone(source), holder.clone(), place));
+                contents.unusable.push(Unusable {
+                    source: Rc::clone(source),
+                    place: document.start(),
+                    message: format!("{holder} has no configuration, which trusted-lb refuses"),
+                    help: "write pluginConfig, with trustedLoadBalancers or defaults in it",
+                });
             }
             for plugin in plugins {
                 contents.configurations.push(Found {
@@ -208,24 +235,64 @@ fn plugin_configurations<'l>(located: &'l Located, found: &mut Vec<&'l Located>)
 }
 
 fn virtual_service(source: &Rc<Source>, document: &Located, name: &str, contents: &mut Contents) {
-    for route in document
-        .at(&["spec", "http"])
-        .map(Located::items)
-        .unwrap_or_default()
-    {
+    let items = |path: &[&str]| document.at(path).map(Located::items).unwrap_or_default();
+    let hosts: Option<Vec<HostPattern>> = items(&["spec", "hosts"]).iter().map(host).collect();
+    for (index, route) in items(&["spec", "http"]).iter().enumerate() {
         let field = |name: &str| route.fields().find(|field| field.name == name);
         let (timeout, retries) = (field("timeout"), field("retries"));
         let Some(first) = timeout.or(retries) else {
             continue;
         };
+        let matches = route.get("match").map(Located::items).unwrap_or_default();
+        let paths: Option<Vec<PathPattern>> = matches.iter().map(path).collect();
+        let mut requests = RouteMatch {
+            virtual_services: vec![name.to_owned()],
+            ..RouteMatch::default()
+        };
+        if let (Some(hosts), Some(paths)) = (&hosts, paths)
+            && !hosts.is_empty()
+        {
+            requests.request.hosts.clone_from(hosts);
+            requests.request.paths = paths;
+        }
         contents.policies.push(ExplicitPolicy {
             virtual_service: name.to_owned(),
+            index,
+            requests,
             route: route.get("name").and_then(Located::text).map(str::to_owned),
             timeout: timeout.is_some(),
             retries: retries.is_some(),
             source: Rc::clone(source),
             place: first.name_span.clone(),
         });
+    }
+}
+
+/// A host of a VirtualService, where it is one that clients of a gateway write: no short name, and not every host.
+fn host(located: &Located) -> Option<HostPattern> {
+    let host = located.text()?.to_ascii_lowercase();
+    match host.strip_prefix('*') {
+        Some(suffix) if suffix.len() > 1 && suffix.starts_with('.') => {
+            Some(HostPattern::Suffix(suffix.to_owned()))
+        }
+        None if host.contains('.') => Some(HostPattern::Exact(host)),
+        _ => None,
+    }
+}
+
+/// The path of a VirtualService's match, where nothing else is in it.
+fn path(matches: &Located) -> Option<PathPattern> {
+    if matches
+        .fields()
+        .any(|field| !matches!(field.name.as_str(), "uri" | "name"))
+    {
+        return None;
+    }
+    let text = |kind: &str| matches.at(&["uri", kind]).and_then(Located::text);
+    match (text("exact"), text("prefix")) {
+        (Some(exact), None) => Some(PathPattern::Exact(exact.to_owned())),
+        (None, Some(prefix)) => Some(PathPattern::Prefix(prefix.to_owned())),
+        _ => None,
     }
 }
 
@@ -237,10 +304,21 @@ fn envoy(
     manager: Option<Manager>,
     contents: &mut Contents,
 ) -> Result<(), (Rc<Source>, SyntaxError)> {
-    let kind = located
-        .get("@type")
-        .and_then(Located::text)
-        .unwrap_or_default();
+    let text = |name: &str| {
+        located
+            .get(name)
+            .and_then(Located::text)
+            .unwrap_or_default()
+    };
+    let mut kind = text("@type");
+    let mut located = located;
+    // An older way to write typed_config, still found in EnvoyFilters.
+    if kind.ends_with("TypedStruct")
+        && let Some(value) = located.get("value")
+    {
+        kind = text("type_url");
+        located = value;
+    }
     let mut manager = manager;
     if kind.ends_with("HttpConnectionManager") {
         manager = Some(read_manager(
@@ -260,13 +338,20 @@ fn envoy(
             ..read_manager(located, true)
         });
     }
-    if kind.ends_with("wasm.v3.Wasm")
-        && let Some(configuration) = located.at(&["config", "configuration"])
-    {
-        // Above the connection manager there are only listener filters to know of.
-        let manager = manager.filter(|_| located.get("config").is_some());
-        if let Some(found) = wasm_configuration(source, configuration, holder, manager)? {
-            contents.configurations.push(found);
+    if kind.ends_with("wasm.v3.Wasm") {
+        match located.at(&["config", "configuration"]) {
+            Some(configuration) => {
+                wasm_configuration(source, configuration, holder, manager, contents)?;
+            }
+            None if names_us(located) => contents.unusable.push(Unusable {
+                source: Rc::clone(source),
+                place: located.start(),
+                message: format!(
+                    "the Wasm filter in {holder} has no configuration, which trusted-lb refuses"
+                ),
+                help: STRING_VALUE,
+            }),
+            None => {}
         }
         return Ok(());
     }
@@ -306,31 +391,36 @@ fn read_manager(located: &Located, proxy_protocol: bool) -> Manager {
     }
 }
 
-/// The configuration inside an Envoy Wasm filter: JSON in a text, or fields where Istio's API allows them.
+const STRING_VALUE: &str = "write config.configuration with \"@type\": \
+    type.googleapis.com/google.protobuf.StringValue and the configuration as JSON text in value";
+
+/// The configuration inside an Envoy Wasm filter: JSON in a text.
 fn wasm_configuration(
     source: &Rc<Source>,
     configuration: &Located,
     holder: &str,
     manager: Option<Manager>,
-) -> Result<Option<Found>, (Rc<Source>, SyntaxError)> {
-    let kind = configuration
-        .get("@type")
-        .and_then(Located::text)
-        .unwrap_or_default();
+    contents: &mut Contents,
+) -> Result<(), (Rc<Source>, SyntaxError)> {
     let Some(value) = configuration.get("value") else {
-        return Ok(None);
+        return Ok(());
     };
     let holder = format!("the Wasm filter in {holder}");
     let Some(text) = value.text() else {
-        return Ok(is_ours(value).then(|| Found {
-            holder: format!("{holder} ({kind})"),
-            source: Rc::clone(source),
-            document: value.clone(),
-            manager,
-        }));
+        if is_ours(value) {
+            contents.unusable.push(Unusable {
+                source: Rc::clone(source),
+                place: value.start(),
+                message: format!(
+                    "{holder} has its configuration as fields, which Envoy hands over in a form that trusted-lb refuses"
+                ),
+                help: STRING_VALUE,
+            });
+        }
+        return Ok(());
     };
     if !TOP_FIELDS.iter().any(|field| text.contains(field)) {
-        return Ok(None); // Another plugin's.
+        return Ok(()); // Another plugin's.
     }
     let inner = Rc::new(Source {
         name: format!(
@@ -343,10 +433,13 @@ fn wasm_configuration(
     let documents = inner
         .documents()
         .map_err(|error| (Rc::clone(&inner), error))?;
-    Ok(documents.into_iter().next().map(|document| Found {
-        holder,
-        source: inner,
-        document,
-        manager,
-    }))
+    contents
+        .configurations
+        .extend(documents.into_iter().next().map(|document| Found {
+            holder,
+            source: inner,
+            document,
+            manager,
+        }));
+    Ok(())
 }

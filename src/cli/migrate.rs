@@ -95,30 +95,32 @@ struct Plan {
 impl Plan {
     fn script(&mut self, code: &str) {
         let mut on_response = false;
-        for (index, line) in code.lines().enumerate() {
+        for (index, line) in without_comments(code).lines().enumerate() {
             let number = index + 1;
-            let line = line.split("--").next().unwrap_or_default().trim();
+            let line = line.trim();
             if line.contains("function envoy_on_response") {
                 on_response = true;
             } else if line.contains("function envoy_on_request") {
                 on_response = false;
             }
+            let (calls, rest) = calls(line);
             if on_response {
-                if !matches!(line, "" | "end") && !line.starts_with("function") {
+                if !calls.is_empty() || !is_scaffolding(&rest) {
                     self.remark(number, line, "responses are not changed by trusted-lb");
                 }
                 continue;
             }
-            if let Some(call) = Call::of(line) {
-                self.call(number, line, &call);
-            } else if is_condition(line) {
+            if is_condition(&rest) {
                 self.remark(
                     number,
                     line,
                     "a condition: say it as a match of a rule or a route; what stands under it is taken over without it",
                 );
-            } else if !is_scaffolding(line) {
+            } else if !is_scaffolding(&rest) {
                 self.remark(number, line, "not understood");
+            }
+            for call in calls {
+                self.call(number, call.text, &call);
             }
         }
     }
@@ -287,31 +289,104 @@ fn list(value: &str, item: impl Fn(String) -> Node) -> Node {
     )
 }
 
+/// A script with blanks in place of its comments, line by line as it was.
+fn without_comments(code: &str) -> String {
+    let mut out = String::new();
+    let mut rest = code;
+    let mut quote: Option<char> = None;
+    while let Some(c) = rest.chars().next() {
+        if quote.is_none() && rest.starts_with("--") {
+            let end = if rest.starts_with("--[[") {
+                rest.find("]]").map(|at| at + 2)
+            } else {
+                rest.find('\n')
+            };
+            let (comment, after) = rest.split_at(end.unwrap_or(rest.len()));
+            out.extend(comment.chars().map(|c| if c == '\n' { c } else { ' ' }));
+            rest = after;
+            continue;
+        }
+        match quote {
+            Some(open) if open == c || c == '\n' => quote = None,
+            None if matches!(c, '"' | '\'') => quote = Some(c),
+            _ => {}
+        }
+        out.push(c);
+        rest = rest.get(c.len_utf8()..).unwrap_or_default();
+    }
+    out
+}
+
 /// A call that changes a header.
 struct Call<'l> {
+    /// As it stands there.
+    text: &'l str,
     method: &'l str,
     name: &'l str,
     /// The value, where it is a plain text.
     value: Option<&'l str>,
 }
 
+/// The calls of a line that change headers, and what else the line says.
+fn calls(line: &str) -> (Vec<Call<'_>>, String) {
+    let mut calls = Vec::new();
+    let mut others = String::new();
+    let mut rest = line;
+    while let Some((before, call, after)) = Call::first(rest) {
+        others.push_str(before);
+        others.push(' ');
+        calls.push(call);
+        rest = after;
+    }
+    others.push_str(rest);
+    (calls, others)
+}
+
 impl<'l> Call<'l> {
-    fn of(line: &'l str) -> Option<Self> {
-        let (method, rest) = ["replace", "add", "remove"]
+    /// The first call, what stands in front of it and what behind.
+    fn first(line: &'l str) -> Option<(&'l str, Self, &'l str)> {
+        let (at, method) = ["replace", "add", "remove"]
             .into_iter()
-            .find_map(|method| {
-                let at = line.find(&format!(":{method}("))?;
-                Some((method, line.get(at + method.len() + 2..)?))
-            })?;
-        let (name, rest) = literal(rest)?;
-        let value = rest.trim_start().strip_prefix(',').and_then(literal);
-        Some(Self {
+            .filter_map(|method| Some((line.find(&format!(":{method}("))?, method)))
+            .min()?;
+        let start = line
+            .get(..at)?
+            .rfind(|c: char| c.is_whitespace() || c == ';')
+            .map_or(0, |before| before + 1);
+        let arguments = line.get(at + method.len() + 2..)?;
+        let end = closing(arguments)?;
+        let (name, value) = literal(arguments.get(..end)?)?;
+        let value = value.trim_start().strip_prefix(',').and_then(literal);
+        let after = at + method.len() + 2 + end + 1;
+        let call = Self {
+            text: line.get(start..after)?,
             method,
             name,
-            value: value
-                .and_then(|(value, rest)| rest.trim_start().starts_with(')').then_some(value)),
-        })
+            value: value.and_then(|(value, rest)| rest.trim().is_empty().then_some(value)),
+        };
+        Some((line.get(..start)?, call, line.get(after..)?))
     }
+}
+
+/// Where the parenthesis closes in which a text begins.
+fn closing(text: &str) -> Option<usize> {
+    let mut open = 1_usize;
+    let mut quote: Option<char> = None;
+    for (at, c) in text.char_indices() {
+        match (quote, c) {
+            (Some(begun), c) if begun == c => quote = None,
+            (None, '"' | '\'') => quote = Some(c),
+            (None, '(') => open += 1,
+            (None, ')') => {
+                open -= 1;
+                if open == 0 {
+                    return Some(at);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 /// A text in quotes at the beginning, and what follows it.
@@ -321,15 +396,35 @@ fn literal(text: &str) -> Option<(&str, &str)> {
     text.get(1..)?.split_once(quote)
 }
 
-fn is_condition(line: &str) -> bool {
+fn is_condition(rest: &str) -> bool {
     ["if ", "elseif ", "else", "for ", "while ", "repeat"]
         .iter()
-        .any(|word| line.starts_with(word))
+        .any(|word| rest.trim_start().starts_with(word) || rest.contains(&format!(" {word}")))
 }
 
-/// Lines that every such script has and that do nothing themselves.
-fn is_scaffolding(line: &str) -> bool {
-    matches!(line, "" | "end" | ";")
-        || line.starts_with("function envoy_on_request")
-        || (line.starts_with("local ") && line.trim_end_matches(';').ends_with(":headers()"))
+/// Whether there is nothing but what every such script has and what does nothing itself.
+fn is_scaffolding(rest: &str) -> bool {
+    let mut rest = rest.trim_start();
+    while !rest.is_empty() {
+        let after = if let Some(after) = rest.strip_prefix(';') {
+            Some(after)
+        } else if let Some(function) = rest
+            .strip_prefix("function envoy_on_request(")
+            .or_else(|| rest.strip_prefix("function envoy_on_response("))
+        {
+            function.split_once(')').map(|(_, after)| after)
+        } else if rest.starts_with("local ") {
+            rest.split_once(":headers()")
+                .filter(|(before, _)| !before.contains([';', '(']))
+                .map(|(_, after)| after)
+        } else {
+            rest.strip_prefix("end")
+                .filter(|after| !after.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+        };
+        match after {
+            Some(after) => rest = after.trim_start(),
+            None => return false,
+        }
+    }
+    true
 }

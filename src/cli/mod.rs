@@ -166,6 +166,12 @@ fn only_configuration(path: &Path) -> Result<(Found, Config), Failure> {
         invalid(report::Diagnostic::syntax(source, error).text(false))
     })?;
     let mut configurations = contents.take_configurations().into_iter();
+    if let Some(unusable) = contents.unusable.first() {
+        return Err(invalid(format!(
+            "{}: {} ({})",
+            source.name, unusable.message, unusable.help
+        )));
+    }
     let Some(found) = configurations.next() else {
         return Err(invalid(format!(
             "{}: there is no configuration of trusted-lb in this file",
@@ -195,7 +201,7 @@ fn only_configuration(path: &Path) -> Result<(Found, Config), Failure> {
 }
 
 fn explain(arguments: ExplainArgs) -> Result<u8, Failure> {
-    let (_, config) = only_configuration(&arguments.file)?;
+    let (found, config) = only_configuration(&arguments.file)?;
     let usage = |message: &str| Failure {
         code: USAGE,
         message: message.to_owned(),
@@ -229,6 +235,8 @@ fn explain(arguments: ExplainArgs) -> Result<u8, Failure> {
         headers: arguments.headers,
         http2: arguments.http2,
         tls: arguments.tls,
+        claimed: arguments.proxy_protocol,
+        manager: found.manager,
         trusted_hops: arguments.num_trusted_proxies,
         virtual_host: arguments.virtual_host,
         route: arguments.route,

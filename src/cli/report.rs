@@ -18,6 +18,8 @@ pub(super) struct Diagnostic {
     pub(super) path: String,
     pub(super) message: String,
     pub(super) help: Option<String>,
+    /// Text to put into the configuration.
+    pub(super) suggestion: Option<String>,
     pub(super) source: Rc<Source>,
     pub(super) place: Range<usize>,
 }
@@ -30,6 +32,7 @@ impl Diagnostic {
             path: problem.path.clone(),
             message: problem.message.clone(),
             help: problem.help.clone(),
+            suggestion: None,
             source: Rc::clone(source),
             place,
         }
@@ -42,6 +45,7 @@ impl Diagnostic {
             path: String::new(),
             message: format!("this is not valid YAML or JSON: {}", error.message),
             help: None,
+            suggestion: None,
             source,
             place: error.span,
         }
@@ -94,6 +98,7 @@ impl Diagnostic {
             "path": self.path,
             "message": self.message,
             "help": self.help,
+            "suggestion": self.suggestion,
         })
     }
 }

@@ -19,7 +19,7 @@
 //! ```
 
 mod address;
-mod covers;
+pub(crate) mod covers;
 mod document;
 mod duration;
 mod headers;
