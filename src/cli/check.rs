@@ -66,6 +66,7 @@ pub(super) fn sources(sources: Vec<Source>) -> Checked {
                 against_manager(config, manager, &mut problems);
             }
             overwritten_signals(config, found.manager, &mut problems);
+            spoofable_signals(config, &mut problems);
             overridden(config, &all.policies, &mut checked);
         }
         checked
@@ -163,6 +164,43 @@ fn overwritten_signals(config: &Config, manager: Option<Manager>, problems: &mut
         (_, Some(_)) => Severity::Error,
         (PeerAddress::Header(_), None) => Severity::Warning,
     };
+    for (path, signal) in signals(config) {
+        if signal.name.as_str() == "x-forwarded-proto" && signal.form != SignalForm::Helper {
+            problems.push(Problem {
+                severity,
+                path,
+                message: "without trusted hops (numTrustedProxies) Envoy has overwritten x-forwarded-proto before \
+                          this filter sees it"
+                    .to_owned(),
+                help: Some(
+                    "read the copy that the early header mutation makes: header:x-lb-proto"
+                        .to_owned(),
+                ),
+            });
+        }
+    }
+}
+
+/// Signals that their own load balancer doesn't overwrite.
+fn spoofable_signals(config: &Config, problems: &mut Vec<Problem>) {
+    for (path, signal) in signals(config) {
+        if signal.name.as_str() == "fastly-ssl" {
+            problems.push(Problem {
+                severity: Severity::Warning,
+                path,
+                message: "Fastly passes a client's own fastly-ssl on, so that every client of Fastly's can say https"
+                    .to_owned(),
+                help: Some(
+                    "let VCL set a header of your own from fastly_info.edge.is_tls, as in examples/load-balancers/fastly"
+                        .to_owned(),
+                ),
+            });
+        }
+    }
+}
+
+/// Every signal, with its place.
+fn signals(config: &Config) -> impl Iterator<Item = (String, &config::Signal)> {
     let of_rules = config
         .trusted_load_balancers
         .iter()
@@ -180,23 +218,11 @@ fn overwritten_signals(config: &Config, manager: Option<Manager>, problems: &mut
         .filter_map(|(index, route)| {
             Some((format!("routes[{index}]"), route.forwarded_proto.as_ref()?))
         });
-    for (path, proto) in of_rules.chain(of_routes) {
-        let read = |signal: &config::Signal| {
-            signal.name.as_str() == "x-forwarded-proto" && signal.form != SignalForm::Helper
-        };
-        if let Some(position) = proto.from.iter().position(read) {
-            problems.push(Problem {
-                severity,
-                path: format!("{path}.forwardedProto.from[{position}]"),
-                message: "without trusted hops (numTrustedProxies) Envoy has overwritten x-forwarded-proto before \
-                          this filter sees it"
-                    .to_owned(),
-                help: Some(
-                    "read the copy that the early header mutation makes: header:x-lb-proto".to_owned(),
-                ),
-            });
-        }
-    }
+    of_rules.chain(of_routes).flat_map(|(path, proto)| {
+        let place =
+            move |(position, signal)| (format!("{path}.forwardedProto.from[{position}]"), signal);
+        proto.from.iter().enumerate().map(place)
+    })
 }
 
 /// VirtualServices whose own timeout or retries the defaults override.

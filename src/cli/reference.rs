@@ -639,7 +639,8 @@ pub(super) fn markdown() -> String {
          x-forwarded-port, https: [8443]}` |\n\
          | cf-visitor | JSON, `{\"scheme\":\"https\"}` |\n\
          | x-forwarded-ssl, front-end-https | `on` or `off`, in any case |\n\
-         | fastly-ssl, x-arr-ssl | present means https |\n\
+         | fastly-ssl, x-arr-ssl | present means https. Fastly passes a client's own fastly-ssl on: [rather set a header in \
+         VCL](../examples/load-balancers/fastly) |\n\
          | forwarded | RFC 7239; `proto` of the right-most element |\n\
          | `{header: …, https: […], http: […]}` | exactly these values |\n\
          | `header:NAME` | a copy by the early header mutation: the token, a space, and a value as x-forwarded-proto's |\n",
