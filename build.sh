@@ -31,7 +31,9 @@ usage: ./build.sh [COMMAND]
                       digests that a WasmPlugin names, and push it; OPTIONS go to skopeo copy, credentials are skopeo's
   reproduce           build the module twice from nothing at different paths, and compare
   demo                show it working in a real Envoy, on this machine's loopback
-  soak [SECONDS]      mixed load on a real Envoy while configurations and endpoints come and go (default 600)
+  soak [SECONDS [plain]]
+                      mixed load on a real Envoy while configurations and endpoints come and go (default 600 s); plain:
+                      without the retry policy that Istio gives every route
   test [--all-envoys] [ARGS...]
                       format, lints, and every test with the newest Envoy, then those that run Envoy with the oldest, or
                       with every version that is known; ARGS go to cargo test, which then runs with the newest only
@@ -129,8 +131,9 @@ cmd_demo() {
 
 cmd_soak() {
     export_artifacts
-    say "soak: ${1-600} s"
-    nice cargo run --quiet --locked --package testkit --bin soak -- "${1-600}"
+    [ $# -gt 0 ] || set -- 600
+    say "soak: $1 s"
+    nice cargo run --quiet --locked --package testkit --bin soak -- "$@"
 }
 
 # What demo and tests run, built or fetched first.

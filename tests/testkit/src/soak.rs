@@ -41,13 +41,23 @@ pub enum Kind {
     Refused,
 }
 
+/// The routes' own part in retries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routes {
+    /// The policy that Istio gives every route: a retry goes to another endpoint.
+    Istio,
+    /// None, as on a standalone Envoy: a retry may go to the endpoint that just failed, so that a GET may fail.
+    Plain,
+}
+
 /// What became of the requests of one kind.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// How many were sent.
     pub sent: u64,
-    /// POSTs that Envoy answered 503 because their endpoint was gone.
-    pub endpoint_gone: u64,
+    /// Requests that Envoy answered 503 because their endpoint was gone, by what was being done to the endpoints: POSTs, and
+    /// where routes are plain whatever was unlucky in its retries.
+    pub endpoint_gone: BTreeMap<String, u64>,
     /// What should not have happened; the first few.
     pub wrong: Vec<String>,
     /// How often it happened.
@@ -116,9 +126,12 @@ impl fmt::Display for Report {
         for (kind, tally) in &self.tallies {
             writeln!(
                 f,
-                "{kind:?}: {} sent, {} to an endpoint that had just gone, {} wrong",
-                tally.sent, tally.endpoint_gone, tally.wrong_count
+                "{kind:?}: {} sent, {} wrong",
+                tally.sent, tally.wrong_count
             )?;
+            for (doing, count) in &tally.endpoint_gone {
+                writeln!(f, "    {count} to an endpoint that was gone, while {doing}")?;
+            }
         }
         let (good, bad) = self.configurations;
         writeln!(f, "configurations: {good} good, {bad} refused")?;
@@ -158,15 +171,20 @@ impl Shared {
         !self.stop.load(Ordering::SeqCst)
     }
 
-    fn tally(&self, kind: Kind, outcome: Result<Outcome, String>) {
+    fn tally(&self, kind: Kind, outcome: Result<Outcome, String>, routes: Routes) {
         let doing = self.doing.lock().expect("no thread panicked").clone();
         let mut tallies = self.tallies.lock().expect("no thread panicked");
         let tally = tallies.entry(kind).or_default();
         tally.sent += 1;
         match outcome {
             Ok(Outcome::Served) => {}
-            Ok(Outcome::EndpointGone) => tally.endpoint_gone += 1,
-            Err(reason) => {
+            Ok(Outcome::EndpointGone) if kind == Kind::TrustedPost || routes == Routes::Plain => {
+                *tally.endpoint_gone.entry(doing).or_default() += 1;
+            }
+            outcome => {
+                let reason = outcome
+                    .err()
+                    .unwrap_or_else(|| "its endpoint was gone".to_owned());
                 tally.wrong_count += 1;
                 if tally.wrong.len() < 10 {
                     tally.wrong.push(format!("{kind:?}, {doing}: {reason}"));
@@ -186,22 +204,22 @@ enum Outcome {
 /// # Panics
 /// Where Envoy can't be started.
 #[must_use]
-pub fn run(how_long: Duration) -> Report {
+pub fn run(how_long: Duration, routes: Routes) -> Report {
     let short = how_long < Duration::from_secs(60);
     let orders = Orders::default();
     let endpoints = [Endpoint::start(&orders), Endpoint::start(&orders)];
     let updates = Discovery::new();
     updates.hand_over("plugin", &[resource(&configuration(0))]);
-    let envoy = Envoy::start(&bootstrap(&updates, &endpoints));
+    let envoy = Envoy::start(&bootstrap(&updates, &endpoints, routes));
     let address = envoy.listener("gateway");
 
     let shared = Arc::new(Shared::default());
     let clients = [
-        client(&shared, address, 30, trusted_get),
-        client(&shared, address, 40, trusted_get),
-        client(&shared, address, 50, trusted_post),
-        client(&shared, address, 50, untrusted),
-        client(&shared, address, 100, attack),
+        client(&shared, address, 30, trusted_get, routes),
+        client(&shared, address, 40, trusted_get, routes),
+        client(&shared, address, 50, trusted_post, routes),
+        client(&shared, address, 50, untrusted, routes),
+        client(&shared, address, 100, attack, routes),
     ];
     let restarting = {
         let shared = Arc::clone(&shared);
@@ -276,7 +294,10 @@ fn check_envoy(
         .filter(|(kind, _)| **kind != Kind::Refused)
         .map(|(_, tally)| tally.sent)
         .sum();
-    let gone: u64 = tallies.values().map(|tally| tally.endpoint_gone).sum();
+    let gone: u64 = tallies
+        .values()
+        .flat_map(|tally| tally.endpoint_gone.values())
+        .sum();
     let updates = "extension_config_discovery.http_filter.trusted-lb";
     let metric = |name: &str| envoy.stat(&format!("wasmcustom.trusted_lb_{name}"));
     let mut wrong = Vec::new();
@@ -312,7 +333,13 @@ fn check_envoy(
 /// What a client sends next, and what came of it.
 type Step = fn(SocketAddr, u64, &mut Option<KeptConnection>) -> (Kind, Result<Outcome, String>);
 
-fn client(shared: &Arc<Shared>, address: SocketAddr, every_ms: u64, step: Step) -> JoinHandle<()> {
+fn client(
+    shared: &Arc<Shared>,
+    address: SocketAddr,
+    every_ms: u64,
+    step: Step,
+    routes: Routes,
+) -> JoinHandle<()> {
     let shared = Arc::clone(shared);
     std::thread::spawn(move || {
         let mut connection = None;
@@ -322,7 +349,7 @@ fn client(shared: &Arc<Shared>, address: SocketAddr, every_ms: u64, step: Step) 
             }
             let began = Instant::now();
             let (kind, outcome) = step(address, n, &mut connection);
-            shared.tally(kind, outcome);
+            shared.tally(kind, outcome, routes);
             std::thread::sleep(Duration::from_millis(every_ms).saturating_sub(began.elapsed()));
         }
     })
@@ -360,14 +387,11 @@ fn trusted_post(
     let mut request =
         ClientRequest::get(LOAD_BALANCER, "app.example.com", path).with(&[(ORDER, &order)]);
     request.method = "POST".to_owned();
-    let outcome = keep_sending(address, connection, &request).and_then(|response| {
-        // Envoy's own words where its upstream connection failed or ended.
-        if response.status == 503 && response.body.starts_with(b"upstream connect error") {
-            return Ok(Outcome::EndpointGone);
-        }
-        served(&response, "https")
-    });
-    (Kind::TrustedPost, outcome)
+    let response = keep_sending(address, connection, &request);
+    (
+        Kind::TrustedPost,
+        response.and_then(|response| served(&response, "https")),
+    )
 }
 
 fn untrusted(
@@ -469,6 +493,10 @@ fn keep_sending(
 
 /// Whether the upstream answered, and saw this scheme.
 fn served(response: &Response, scheme: &str) -> Result<Outcome, String> {
+    // Envoy's own words where its upstream connection failed or ended.
+    if response.status == 503 && response.body.starts_with(b"upstream connect error") {
+        return Ok(Outcome::EndpointGone);
+    }
     let seen = ["x-forwarded-proto", "x-seen-scheme"].map(|name| response.received_one(name));
     if response.status == 200 && seen.iter().all(|seen| seen.as_deref() == Some(scheme)) {
         Ok(Outcome::Served)
@@ -505,6 +533,7 @@ fn restart_in_turn(shared: &Shared, mut endpoints: [Endpoint; 2], pause: Duratio
             endpoint.drain();
             drained += 1;
         }
+        say("an endpoint is down");
         std::thread::sleep(pause / 4);
         endpoint.restart();
     }
@@ -544,24 +573,24 @@ fn resource(config: &Value) -> Value {
     discovery::extension(&plugin(config, &BTreeMap::new()))
 }
 
-/// A gateway with the retry policy, and the limits of its cluster, that Istio gives all of them; for POST the policy is a
-/// careless one that would send them twice.
-fn bootstrap(updates: &Discovery, endpoints: &[Endpoint; 2]) -> Value {
+/// A gateway with the limits of its cluster, and perhaps the retry policy, that Istio gives all of them; for POST the policy
+/// is a careless one that would send them twice.
+fn bootstrap(updates: &Discovery, endpoints: &[Endpoint; 2], routes: Routes) -> Value {
     let previous_hosts =
         gateway::typed("extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate");
     let route = |retry_on: &str| {
-        json!({
-            "cluster": "upstream",
-            "timeout": "0s",
-            "retry_policy": {
+        let mut route = json!({"cluster": "upstream", "timeout": "0s"});
+        if routes == Routes::Istio {
+            route["retry_policy"] = json!({
                 "retry_on": retry_on,
                 "num_retries": 2,
                 "retry_host_predicate": [
                     {"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": previous_hosts},
                 ],
                 "host_selection_retry_max_attempts": "5",
-            },
-        })
+            });
+        }
+        route
     };
     let usual = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
     let post = json!([{"name": ":method", "string_match": {"exact": "POST"}}]);
