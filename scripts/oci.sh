@@ -41,10 +41,10 @@ $LAYOUT  the image, an OCI layout
 $BILL  what is in it, as CycloneDX
 In a WasmPlugin:
   url: oci://REGISTRY/trusted-lb:$version
-  sha256: $manifest_sha256   # of the image's manifest
+  sha256: "$manifest_sha256"   # of the image's manifest
 or, where the module is served as a file:
   url: https://HOST/trusted_lb.wasm
-  sha256: $module_sha256   # of the module
+  sha256: "$module_sha256"   # of the module
 EOF
 }
 

@@ -76,7 +76,7 @@ fn digest_in<'t>(text: &'t str, line_end: &str) -> &'t str {
         .find(|line| line.ends_with(line_end))
         .expect("the line is there");
     line.trim()
-        .strip_prefix("sha256: ")
+        .strip_prefix("sha256: \"")
         .and_then(|rest| rest.get(..64))
         .expect("a digest")
 }

@@ -1,0 +1,78 @@
+//! Manifests as Istio's own types, made from its resource definitions. A key that they don't have is an error: a cluster
+//! would drop it in silence.
+
+use kcr_extensions_istio_io::v1alpha1::wasmplugins::WasmPlugin;
+use kcr_networking_istio_io::v1::gateways::Gateway;
+use kcr_networking_istio_io::v1::virtualservices::VirtualService;
+use kcr_networking_istio_io::v1alpha3::envoyfilters::EnvoyFilter;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// A resource that Istio reads.
+#[derive(Debug)]
+pub enum Resource {
+    /// Loads a plugin.
+    WasmPlugin(Box<WasmPlugin>),
+    /// Changes what Istio hands to Envoy.
+    EnvoyFilter(Box<EnvoyFilter>),
+    /// Routes; read for its mistakes only.
+    VirtualService,
+    /// Listens; read for its mistakes only.
+    Gateway,
+    /// Somebody else's.
+    Other(String),
+}
+
+/// The resources of a YAML text.
+///
+/// # Errors
+/// Where the text is no YAML, a field has a value that its type doesn't have, or there is no such field.
+pub fn read(text: &str) -> Result<Vec<Resource>, String> {
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(text).map_err(|error| error.to_string())?;
+    documents.into_iter().map(resource).collect()
+}
+
+fn resource(document: Value) -> Result<Resource, String> {
+    let field = |name: &str| document[name].as_str().unwrap_or_default().to_owned();
+    let (version, kind) = (field("apiVersion"), field("kind"));
+    Ok(match (version.as_str(), kind.as_str()) {
+        ("extensions.istio.io/v1alpha1", "WasmPlugin") => {
+            Resource::WasmPlugin(Box::new(typed(document)?))
+        }
+        ("networking.istio.io/v1alpha3", "EnvoyFilter") => {
+            Resource::EnvoyFilter(Box::new(typed(document)?))
+        }
+        ("networking.istio.io/v1", "VirtualService") => {
+            typed::<VirtualService>(document)?;
+            Resource::VirtualService
+        }
+        ("networking.istio.io/v1", "Gateway") => {
+            typed::<Gateway>(document)?;
+            Resource::Gateway
+        }
+        (version, kind) if version.contains("istio.io/") => {
+            return Err(format!(
+                "{version} has no {kind}, or none that is known here"
+            ));
+        }
+        (_, kind) => Resource::Other(kind.to_owned()),
+    })
+}
+
+fn typed<T: DeserializeOwned>(mut document: Value) -> Result<T, String> {
+    // Read already, and not among the types' fields.
+    for read in ["apiVersion", "kind"] {
+        document
+            .as_object_mut()
+            .and_then(|fields| fields.remove(read));
+    }
+    let mut unknown = Vec::new();
+    let resource: T = serde_ignored::deserialize(document, |path| unknown.push(path.to_string()))
+        .map_err(|error| error.to_string())?;
+    if unknown.is_empty() {
+        Ok(resource)
+    } else {
+        Err(format!("there is no {}", unknown.join(", no ")))
+    }
+}
