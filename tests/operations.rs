@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -480,4 +481,55 @@ fn every_log_line_is_in_the_documentation_and_nothing_else_is() {
             "no such line: {row:?}"
         );
     }
+}
+
+/// The words that begin with `trusted_lb_` in a text.
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices("trusted_lb_").map(|(start, _)| {
+        let rest = &text[start..];
+        let end = rest
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .unwrap_or(rest.len());
+        &rest[..end]
+    })
+}
+
+#[test]
+fn no_document_dashboard_or_rule_names_a_metric_that_does_not_exist() {
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    let root = artifacts::repository();
+    let operations = read(&root.join("docs/operations.md"));
+    let known: Vec<&str> = operations
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .map(|name| name.trim_start_matches("wasm."))
+        .collect();
+    let mut folders = ["docs", "examples", "envoyfilter"]
+        .map(|name| root.join(name))
+        .to_vec();
+    let mut texts = vec![read(&root.join("README.md"))];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("the folder can be listed") {
+            let path = entry.expect("the folder can be listed").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                texts.push(read(&path));
+            }
+        }
+    }
+    let mut found = 0;
+    for name in texts.iter().flat_map(|text| names(text)) {
+        let of_a_rule = name
+            .strip_prefix("trusted_lb_trusted_rule")
+            .is_some_and(|rest| {
+                rest.trim_matches(|c: char| c == '_' || c.is_ascii_digit())
+                    .is_empty()
+            });
+        // What a regular expression begins with names none.
+        let any = name == "trusted_lb_";
+        assert!(any || of_a_rule || known.contains(&name), "{name}");
+        found += 1;
+    }
+    assert!(found > 20, "only {found} names were found");
 }

@@ -48,3 +48,28 @@ fn reason(decision: &Decision<'_>) -> String {
     }
     reason
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::PeerProblem;
+
+    #[test]
+    fn every_word_for_a_peer_that_cannot_be_told_is_in_the_documentation() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+        let text = std::fs::read_to_string(path).expect("docs/operations.md can be read");
+        for problem in [
+            PeerProblem::NotAnAddress,
+            PeerProblem::FromHeader,
+            PeerProblem::NoForwardedFor,
+            PeerProblem::BadForwardedFor,
+            PeerProblem::Disagreement,
+            PeerProblem::NoHelper,
+            PeerProblem::SeveralHelpers,
+            PeerProblem::WrongToken,
+            PeerProblem::BadHelper,
+        ] {
+            let row = format!("\n| `{}` | {problem} |\n", problem.word());
+            assert!(text.contains(&row), "{row}");
+        }
+    }
+}
