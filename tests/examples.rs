@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -30,30 +31,56 @@ fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
 
 #[test]
 fn the_standalone_example_does_what_its_readme_says() {
-    let [gateway, service] = free_ports();
-    let text = std::fs::read_to_string(repository().join("examples/standalone/envoy.yaml"))
-        .expect("it is there");
-    let text = text
-        .replace("10080", &gateway.to_string())
-        .replace("10081", &service.to_string())
-        .replace(
-            "dist/trusted_lb.wasm",
-            &artifacts::module().display().to_string(),
-        );
-    let envoy = Envoy::start(&documents(&text)[0]);
-    let saw = |peer: [u8; 4]| {
-        let request = ClientRequest::get(peer.into(), "127.0.0.1:10080", "/")
-            .with(&[("x-forwarded-proto", "https")]);
-        let response =
-            http::send(envoy.listener("gateway"), &request).expect("the gateway answers");
-        (
-            response.header("x-service-saw-proto"),
-            response.header("x-service-saw-scheme"),
-        )
+    let folder = repository().join("examples/standalone");
+    let readme = std::fs::read_to_string(folder.join("README.md")).expect("it is there");
+    let mut blocks = readme.split("```").skip(1).step_by(2);
+    let mut block = |language: &str| {
+        let block = blocks.next().and_then(|block| block.strip_prefix(language));
+        block.expect("such a block").trim().to_owned()
     };
-    let both = |scheme: &str| (Some(scheme.to_owned()), Some(scheme.to_owned()));
-    assert_eq!(saw([127, 0, 0, 2]), both("https"));
-    assert_eq!(saw([127, 0, 0, 9]), both("http"));
+    let (commands, from_the_load_balancer, from_elsewhere) =
+        (block("sh"), block("text"), block("text"));
+    if Command::new("curl").arg("--version").output().is_err() {
+        println!("SKIPPED: there is no curl to run the README's commands with");
+        return;
+    }
+    let [gateway, service] = free_ports();
+    let on_free_ports = |text: &str| {
+        text.replace("10080", &gateway.to_string())
+            .replace("10081", &service.to_string())
+            .replace(
+                "dist/trusted_lb.wasm",
+                &artifacts::module().display().to_string(),
+            )
+    };
+    let text = std::fs::read_to_string(folder.join("envoy.yaml")).expect("it is there");
+    let moved = tempfile::NamedTempFile::with_suffix(".yaml").expect("a file");
+    std::fs::write(moved.path(), on_free_ports(&text)).expect("it can be written");
+    // What is built and fetched already, and a second Envoy on this machine.
+    let commands = on_free_ports(&commands)
+        .replacen("./build.sh\n", "", 1)
+        .replace(
+            "\"$(./build.sh envoy)\"",
+            &format!("{} --use-dynamic-base-id", artifacts::envoy().display()),
+        )
+        .replace(
+            "examples/standalone/envoy.yaml",
+            &moved.path().display().to_string(),
+        );
+    let output = Command::new("bash")
+        // Whatever goes wrong, no Envoy stays behind.
+        .args([
+            "-euc",
+            &format!("trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{commands}"),
+        ])
+        .current_dir(repository())
+        .output()
+        .expect("there is a bash");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{commands}\n{errors}");
+    let shown = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+    let expected = format!("{from_the_load_balancer}\n{from_elsewhere}\n");
+    assert_eq!(shown, expected, "{errors}");
 }
 
 /// What an EnvoyFilter of this repository patches in, by what it applies to.

@@ -72,7 +72,7 @@ pub(super) struct ExplainArgs {
     /// The x-forwarded-for that the peer sends
     #[arg(long, value_name = "LIST")]
     pub(super) xff: Option<String>,
-    /// The gateway's port
+    /// The gateway's port; behind the PROXY protocol the one that its header names
     #[arg(long, default_value_t = 8080)]
     pub(super) port: u16,
     /// The method
@@ -90,6 +90,15 @@ pub(super) struct ExplainArgs {
     /// The connection to the gateway is TLS
     #[arg(long)]
     pub(super) tls: bool,
+    /// The first URI SAN of the peer's client certificate, on a TLS connection that Envoy has verified
+    #[arg(long, value_name = "URI")]
+    pub(super) client_cert_uri: Option<String>,
+    /// The first DNS SAN of the peer's client certificate
+    #[arg(long, value_name = "NAME")]
+    pub(super) client_cert_dns: Option<String>,
+    /// The fingerprint of the peer's client certificate, in hex
+    #[arg(long, value_name = "SHA256")]
+    pub(super) client_cert_sha256: Option<String>,
     /// The client's address that the peer's PROXY protocol header claims
     #[arg(long, value_name = "ADDRESS")]
     pub(super) proxy_protocol: Option<IpAddr>,

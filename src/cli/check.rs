@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::find::{self, Contents, ExplicitPolicy, Found, Manager};
 use super::report::Diagnostic;
-use super::source::Source;
+use super::source::{Located, Source};
 use super::yaml;
 use crate::config::{
     self, Config, PathPattern, PeerAddress, Policy, Problem, Retries, Route, Severity, SignalForm,
@@ -67,6 +67,7 @@ pub(super) fn sources(sources: Vec<Source>) -> Checked {
             }
             overwritten_signals(config, found.manager, &mut problems);
             spoofable_signals(config, &mut problems);
+            missing_variables(found, &mut problems);
             overridden(config, &all.policies, &mut checked);
         }
         checked
@@ -196,6 +197,52 @@ fn spoofable_signals(config: &Config, problems: &mut Vec<Problem>) {
                 ),
             });
         }
+    }
+}
+
+/// Variables that the configuration reads and that the VM beside it isn't given: the gateway would refuse it.
+fn missing_variables(found: &Found, problems: &mut Vec<Problem>) {
+    let Some(environment) = &found.environment else {
+        return;
+    };
+    let mut read = Vec::new();
+    variables(&found.document, "", &mut read);
+    for (name, path) in read {
+        if environment.iter().any(|known| known == name) {
+            continue;
+        }
+        problems.push(Problem {
+            severity: Severity::Error,
+            path,
+            message: format!(
+                "the Wasm VM here gets no environment variable {name}, so the gateway would refuse the configuration"
+            ),
+            help: Some(format!(
+                "in a WasmPlugin write vmConfig: {{env: [{{name: {name}, valueFrom: HOST}}]}}, in an Envoy \
+                 configuration vm_config: {{environment_variables: {{host_env_keys: [{name}]}}}}"
+            )),
+        });
+    }
+}
+
+/// The variables that `fromEnv` names, with their places.
+fn variables<'l>(located: &'l Located, path: &str, read: &mut Vec<(&'l str, String)>) {
+    for field in located.fields() {
+        let path = match path {
+            "" => field.name.clone(),
+            path => format!("{path}.{}", field.name),
+        };
+        if field.name == "fromEnv" {
+            read.extend(field.value.text().map(|name| (name, path.clone())));
+            for (index, item) in field.value.items().iter().enumerate() {
+                read.extend(item.text().map(|name| (name, format!("{path}[{index}]"))));
+            }
+        } else {
+            variables(&field.value, &path, read);
+        }
+    }
+    for (index, item) in located.items().iter().enumerate() {
+        variables(item, &format!("{path}[{index}]"), read);
     }
 }
 

@@ -1,7 +1,7 @@
 //! `trusted-lb explain`: what becomes of a request, and why. The decision is the engine's own.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::{Value, json};
 
@@ -22,6 +22,8 @@ pub(super) struct Described {
     pub(super) headers: Vec<(String, String)>,
     pub(super) http2: bool,
     pub(super) tls: bool,
+    /// The client certificate that the peer presents.
+    pub(super) certificate: Certificate,
     /// The client's address that a PROXY protocol header claims.
     pub(super) claimed: Option<IpAddr>,
     /// The connection manager, where it is known.
@@ -31,6 +33,20 @@ pub(super) struct Described {
     pub(super) virtual_host: Option<String>,
     pub(super) route: Option<String>,
     pub(super) virtual_service: Option<String>,
+}
+
+/// What Envoy tells of a client certificate that it has verified.
+#[derive(Default)]
+pub(super) struct Certificate {
+    pub(super) uri: Option<String>,
+    pub(super) dns: Option<String>,
+    pub(super) sha256: Option<String>,
+}
+
+impl Certificate {
+    fn is_some(&self) -> bool {
+        self.uri.is_some() || self.dns.is_some() || self.sha256.is_some()
+    }
 }
 
 /// The request as the filter sees it, behind Envoy's connection manager.
@@ -59,7 +75,7 @@ impl Described {
     pub(super) fn seen(&self, config: &Config) -> Seen {
         let manager = self.manager.unwrap_or(Manager::USUAL);
         let hops = self.trusted_hops.unwrap_or(manager.xff_num_trusted_hops);
-        let connection = if self.tls { "https" } else { "http" };
+        let connection = if self.is_tls() { "https" } else { "http" };
         let mut headers: Vec<(String, String)> = Vec::new();
         // Envoy joins the lines of these two.
         let mut proto = None;
@@ -96,7 +112,10 @@ impl Described {
                 SocketAddr::new(address, 0)
             });
         if manager.use_remote_address && !manager.skip_xff_append {
-            join(&mut forwarded_for, &peer.to_string());
+            // For a peer on these two Envoy appends its own address.
+            let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].contains(&peer);
+            let entry = if loopback { GATEWAY } else { peer };
+            join(&mut forwarded_for, &entry.to_string());
         }
         let scheme = if self.http2 {
             self.scheme.clone()
@@ -123,6 +142,18 @@ impl Described {
         // From an external client Envoy removes x-envoy-*.
         headers.retain(|(name, _)| !manager.use_remote_address || !name.starts_with("x-envoy-"));
         all.append(&mut headers);
+        Seen {
+            headers: all,
+            attributes: self.attributes(source),
+        }
+    }
+
+    fn is_tls(&self) -> bool {
+        self.tls || self.certificate.is_some()
+    }
+
+    /// What Envoy tells of the connection and of the route.
+    fn attributes(&self, source: SocketAddr) -> Vec<(Attribute, Vec<u8>)> {
         let mut attributes = vec![
             (Attribute::SourceAddress, source.to_string().into_bytes()),
             (
@@ -134,8 +165,11 @@ impl Described {
                 if self.http2 { "HTTP/2" } else { "HTTP/1.1" }.into(),
             ),
         ];
-        if self.tls {
+        if self.is_tls() {
             attributes.push((Attribute::TlsVersion, b"TLSv1.3".to_vec()));
+        }
+        if self.certificate.is_some() {
+            attributes.push((Attribute::MutualTls, vec![1]));
         }
         let mut named = |attribute, name: &Option<String>| {
             attributes.extend(
@@ -143,6 +177,9 @@ impl Described {
                     .map(|name| (attribute, name.clone().into_bytes())),
             );
         };
+        named(Attribute::UriSan, &self.certificate.uri);
+        named(Attribute::DnsSan, &self.certificate.dns);
+        named(Attribute::CertificateDigest, &self.certificate.sha256);
         named(Attribute::VirtualHostName, &self.virtual_host);
         named(Attribute::RouteName, &self.route);
         let istio = self.virtual_service.as_ref().and_then(|name| {
@@ -152,10 +189,7 @@ impl Described {
             ))
         });
         named(Attribute::RouteIstioConfig, &istio);
-        Seen {
-            headers: all,
-            attributes,
-        }
+        attributes
     }
 }
 
@@ -210,6 +244,9 @@ fn join(list: &mut Option<String>, value: &str) {
     });
 }
 
+/// The gateway's own address, which no rule names.
+const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
+
 /// Any port but 0: a direct connection has one.
 const PEER_PORT: u16 = 40_000;
 
@@ -228,7 +265,7 @@ pub(super) fn text(config: &Config, engine: &Engine, seen: &Seen) -> String {
                 problem.advice()
             )
         }
-        None => writeln!(out, "peer: no rule asks for its address"),
+        None => writeln!(out, "peer: its address isn't needed"),
     };
     out.push_str("\nrules:\n");
     for (index, unmet) in explanation.rules.iter().enumerate() {

@@ -16,6 +16,8 @@ pub(super) struct Found {
     pub(super) document: Located,
     /// The connection manager that the filter runs in, where the file shows it.
     pub(super) manager: Option<Manager>,
+    /// The variables of the Wasm VM's environment, where the file shows them.
+    pub(super) environment: Option<Vec<String>>,
 }
 
 /// Settings of an HTTP connection manager that decide which `peerAddress` tells the truth.
@@ -149,6 +151,7 @@ pub(super) fn in_source(source: &Rc<Source>) -> Result<Contents, (Rc<Source>, Sy
                     source: Rc::clone(source),
                     document,
                     manager: None,
+                    environment: None,
                 };
                 if certain {
                     contents.configurations.push(found);
@@ -188,12 +191,14 @@ fn resource(
                     help: "write pluginConfig, with trustedLoadBalancers or defaults in it",
                 });
             }
+            let environment = istio_environment(document);
             for plugin in plugins {
                 contents.configurations.push(Found {
                     holder: format!("the pluginConfig of {holder}"),
                     source: Rc::clone(source),
                     document: plugin.clone(),
                     manager: None,
+                    environment: Some(environment.clone()),
                 });
             }
         }
@@ -232,6 +237,36 @@ fn plugin_configurations<'l>(located: &'l Located, found: &mut Vec<&'l Located>)
     for item in located.items() {
         plugin_configurations(item, found);
     }
+}
+
+/// The names under `vmConfig.env`, wherever that stands.
+fn istio_environment(located: &Located) -> Vec<String> {
+    let own = located
+        .at(&["vmConfig", "env"])
+        .map(Located::items)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|variable| variable.get("name")?.text().map(str::to_owned));
+    let below = located
+        .fields()
+        .flat_map(|field| istio_environment(&field.value));
+    own.chain(below).collect()
+}
+
+/// The names of an Envoy Wasm filter's environment.
+fn envoy_environment(wasm: &Located) -> Vec<String> {
+    let variables = |kind| wasm.at(&["config", "vm_config", "environment_variables", kind]);
+    let host = variables("host_env_keys")
+        .map(Located::items)
+        .unwrap_or_default();
+    let given = variables("key_values")
+        .into_iter()
+        .flat_map(Located::fields);
+    host.iter()
+        .filter_map(Located::text)
+        .map(str::to_owned)
+        .chain(given.map(|field| field.name.clone()))
+        .collect()
 }
 
 fn virtual_service(source: &Rc<Source>, document: &Located, name: &str, contents: &mut Contents) {
@@ -341,7 +376,15 @@ fn envoy(
     if kind.ends_with("wasm.v3.Wasm") {
         match located.at(&["config", "configuration"]) {
             Some(configuration) => {
-                wasm_configuration(source, configuration, holder, manager, contents)?;
+                let environment = envoy_environment(located);
+                wasm_configuration(
+                    source,
+                    configuration,
+                    holder,
+                    manager,
+                    environment,
+                    contents,
+                )?;
             }
             None if names_us(located) => contents.unusable.push(Unusable {
                 source: Rc::clone(source),
@@ -400,6 +443,7 @@ fn wasm_configuration(
     configuration: &Located,
     holder: &str,
     manager: Option<Manager>,
+    environment: Vec<String>,
     contents: &mut Contents,
 ) -> Result<(), (Rc<Source>, SyntaxError)> {
     let Some(value) = configuration.get("value") else {
@@ -440,6 +484,7 @@ fn wasm_configuration(
             source: inner,
             document,
             manager,
+            environment: Some(environment),
         }));
     Ok(())
 }

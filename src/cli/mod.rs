@@ -22,7 +22,7 @@ use clap::{CommandFactory, Parser};
 use crate::config::{self, Config, Severity};
 use crate::engine::Engine;
 use args::{Arguments, CheckArgs, Command, ExplainArgs, Format, MigrateArgs, RenderArgs};
-use explain::Described;
+use explain::{Certificate, Described};
 use find::Found;
 use source::Source;
 
@@ -235,6 +235,14 @@ fn explain(arguments: ExplainArgs) -> Result<u8, Failure> {
         headers: arguments.headers,
         http2: arguments.http2,
         tls: arguments.tls,
+        certificate: Certificate {
+            uri: arguments.client_cert_uri,
+            dns: arguments.client_cert_dns,
+            // As Envoy tells it.
+            sha256: arguments
+                .client_cert_sha256
+                .map(|digest| digest.replace(':', "").to_ascii_lowercase()),
+        },
         claimed: arguments.proxy_protocol,
         manager: found.manager,
         trusted_hops: arguments.num_trusted_proxies,
