@@ -195,6 +195,9 @@ pub(super) struct MigrateArgs {
     /// The load balancer's subnets, as often as needed
     #[arg(long = "ip-block", value_name = "CIDR")]
     pub(super) ip_blocks: Vec<String>,
+    /// Decide and count beside the Lua filter, but change nothing
+    #[arg(long)]
+    pub(super) shadow: bool,
     /// Where Istio gets the module
     #[arg(long, default_value = "oci://registry.example.com/trusted-lb:0.1.0")]
     pub(super) url: String,

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use super::args::MigrateArgs;
 use super::source::{Located, Source};
 use super::yaml;
 use crate::config::Node;
@@ -17,11 +18,7 @@ pub(super) struct Migrated {
 }
 
 /// Migrates every Lua filter of a text. `Err` says why there is nothing to migrate.
-pub(super) fn source(
-    source: &Source,
-    ip_blocks: &[String],
-    url: &str,
-) -> Result<Vec<Migrated>, String> {
+pub(super) fn source(source: &Source, arguments: &MigrateArgs) -> Result<Vec<Migrated>, String> {
     let documents = source.documents().map_err(|error| {
         format!(
             "{}:{}: {}",
@@ -44,7 +41,7 @@ pub(super) fn source(
         for script in scripts {
             plan.script(script.text().unwrap_or_default());
         }
-        migrated.push(plan.finish(document, ip_blocks, url));
+        migrated.push(plan.finish(document, arguments));
     }
     if migrated.is_empty() {
         return Err(format!(
@@ -182,7 +179,7 @@ impl Plan {
         self.retries.push((field.to_owned(), value));
     }
 
-    fn finish(mut self, document: &Located, ip_blocks: &[String], url: &str) -> Migrated {
+    fn finish(mut self, document: &Located, arguments: &MigrateArgs) -> Migrated {
         let text = |path: &[&str]| document.at(path).and_then(Located::text);
         let namespace = text(&["metadata", "namespace"]).unwrap_or("istio-system");
         let labels = document
@@ -211,16 +208,18 @@ impl Plan {
         }
         let _ = write!(
             out,
-            "  url: {url}\n  phase: AUTHN\n  failStrategy: FAIL_CLOSE\n  pluginConfig:\n"
+            "  url: {}\n  phase: AUTHN\n  failStrategy: FAIL_CLOSE\n  pluginConfig:\n",
+            arguments.url
         );
-        out.push_str(&yaml::block(&self.configuration(ip_blocks), 4));
+        out.push_str(&yaml::block(&self.configuration(arguments), 4));
         Migrated {
             manifest: out,
             remarks: self.remarks,
         }
     }
 
-    fn configuration(&mut self, ip_blocks: &[String]) -> Node {
+    fn configuration(&mut self, arguments: &MigrateArgs) -> Node {
+        let ip_blocks = &arguments.ip_blocks;
         let text = |text: &str| Node::Text(text.to_owned());
         let object = |fields: Vec<(&str, Node)>| {
             Node::Object(
@@ -231,6 +230,9 @@ impl Plan {
             )
         };
         let mut fields = Vec::new();
+        if arguments.shadow {
+            fields.push(("mode", text("shadow")));
+        }
         if let Some(proto) = &self.proto {
             let blocks = if ip_blocks.is_empty() {
                 self.remarks.push(

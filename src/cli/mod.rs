@@ -308,13 +308,10 @@ fn render(arguments: &RenderArgs) -> Result<u8, Failure> {
 
 fn migrate(arguments: &MigrateArgs) -> Result<u8, Failure> {
     let source = read(&arguments.file)?;
-    let migrated =
-        migrate::source(&source, &arguments.ip_blocks, &arguments.url).map_err(|message| {
-            Failure {
-                code: INVALID,
-                message,
-            }
-        })?;
+    let migrated = migrate::source(&source, arguments).map_err(|message| Failure {
+        code: INVALID,
+        message,
+    })?;
     let manifests: Vec<&str> = migrated.iter().map(|one| one.manifest.as_str()).collect();
     print(&manifests.join("---\n"));
     for remark in migrated.iter().flat_map(|one| &one.remarks) {

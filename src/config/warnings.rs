@@ -29,11 +29,13 @@ pub(crate) fn find(config: &Config, problems: &Problems) {
                 problems,
             );
         }
-        addresses(
-            &format_args!("trustedLoadBalancers[{index}].match"),
-            &rule.matches,
-            problems,
-        );
+        if !rule.insecure_trust_anyone {
+            proof(
+                &format_args!("trustedLoadBalancers[{index}].match"),
+                &rule.matches,
+                problems,
+            );
+        }
     }
     for (index, route) in config.routes.iter().enumerate() {
         let covered = config
@@ -91,8 +93,8 @@ fn never(path: &dyn std::fmt::Display, earlier: &str, problems: &Problems) {
     );
 }
 
-/// Addresses that say less than they seem to.
-fn addresses(path: &dyn std::fmt::Display, matches: &LoadBalancerMatch, problems: &Problems) {
+/// Addresses and header values that say less than they seem to.
+fn proof(path: &dyn std::fmt::Display, matches: &LoadBalancerMatch, problems: &Problems) {
     let proven = matches.client_certificate.is_some()
         || matches
             .request
@@ -101,6 +103,13 @@ fn addresses(path: &dyn std::fmt::Display, matches: &LoadBalancerMatch, problems
             .any(|header| matches!(header.value, HeaderValueMatch::FromEnv(_)));
     if proven {
         return;
+    }
+    if matches.ip_blocks.is_empty() {
+        problems.warn(
+            &format_args!("{path}.headers"),
+            &"whoever sends this is trusted, and a value that stands in a configuration is no secret",
+            &"write fromEnv: ORIGIN_SECRET in place of the value, or add ipBlocks",
+        );
     }
     let mut sets = matches.ip_blocks.iter().filter_map(|block| match block {
         IpBlock::Set(set) => Some(set),
