@@ -37,6 +37,8 @@ usage: ./build.sh [COMMAND]
   test [--all-envoys] [ARGS...]
                       format, lints, and every test with the newest Envoy, then those that run Envoy with the oldest, or
                       with every version that is known; ARGS go to cargo test, which then runs with the newest only
+  test --envoy VERSION
+                      only the tests that run Envoy, with this version
   envoy [VERSION]     print the path of an Envoy binary (default $DEFAULT_ENVOY), downloading it first where needed;
                       known to work: $KNOWN_ENVOYS
   tool NAME           print the path of a program of Debian's, unpacking it below target/ first
@@ -140,12 +142,18 @@ cmd_soak() {
 export_artifacts() {
     cmd_build --quiet
     TRUSTED_LB_MODULE="$PWD/$MODULE"
-    TRUSTED_LB_ENVOY=$(envoy_binary "$DEFAULT_ENVOY")
+    TRUSTED_LB_ENVOY=$(envoy_binary "${1-$DEFAULT_ENVOY}")
     export TRUSTED_LB_MODULE TRUSTED_LB_ENVOY
 }
 
 cmd_test() {
     local began=$SECONDS others=$OLDEST_ENVOY version
+    if [ "${1-}" = --envoy ]; then
+        [ $# = 2 ] || fail "--envoy takes one version" "known to work: $KNOWN_ENVOYS"
+        step "module and Envoy" export_artifacts "$2"
+        step "tests with Envoy $2" cargo test --workspace --all-features --locked "${ENVOY_TESTS[@]}"
+        return
+    fi
     if [ "${1-}" = --all-envoys ]; then
         shift
         others=${KNOWN_ENVOYS% "$DEFAULT_ENVOY"}

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use testkit::cases::ClientRequest;
 use testkit::discovery::{self, Discovery};
 use testkit::envoy::Envoy;
-use testkit::gateway::{Listener, bootstrap, plugin};
+use testkit::gateway::{Listener, bootstrap, plugin, seen_as};
 use testkit::http;
 use testkit::upstream::Upstream;
 
@@ -210,4 +210,71 @@ fn a_listener_that_is_replaced_with_another_configuration_loses_no_request() {
     assert_eq!(scheme(address).as_deref(), Ok("https"));
     let failed = load.end();
     assert!(failed.is_empty(), "{failed:#?}\n{}", envoy.log());
+}
+
+/// Whether this Envoy gives plugins of the same code VMs of their own where their environments differ.
+fn environment_makes_a_vm(envoy: &Envoy) -> bool {
+    let info: Value =
+        serde_json::from_slice(&envoy.admin("/server_info").body).expect("it is JSON");
+    let version = info["version"].as_str().expect("it has a version");
+    let minor = version
+        .split('/')
+        .nth(1)
+        .and_then(|version| version.split('.').nth(1));
+    minor
+        .and_then(|minor| minor.parse::<u32>().ok())
+        .expect("a number")
+        >= 39
+}
+
+#[test]
+fn a_secret_in_the_manifest_changes_while_envoy_runs_only_from_1_39_on() {
+    let upstream = Upstream::start();
+    let discovery = Discovery::new();
+    let with_secret = |secret: &str, timeout: &str| {
+        let configuration = json!({"trustedLoadBalancers": [{
+            "name": "cdn", "match": {"headers": [{"name": "x-origin-verify", "fromEnv": "ORIGIN_SECRET"}]},
+            "forwardedProto": {"default": "https"},
+        }], "defaults": {"timeout": timeout}});
+        let environment = BTreeMap::from([("ORIGIN_SECRET".to_owned(), secret.to_owned())]);
+        let mut extension = discovery::extension(&plugin(&configuration, &environment));
+        extension["name"] = NAME.into();
+        // Istio gives none.
+        let vm = &mut extension["typed_config"]["config"]["vm_config"];
+        vm.as_object_mut().expect("an object").remove("vm_id");
+        extension
+    };
+    discovery.hand_over("filters", &[with_secret("first-secret", "1s")]);
+    let listener =
+        Listener::new("gateway").filter(discovery::discovered(NAME, discovery.source("filters")));
+    let mut bootstrap = bootstrap(&[listener], upstream.address());
+    discovery::identify(&mut bootstrap);
+    let envoy = Envoy::start(&bootstrap);
+    let address = envoy.listener("gateway");
+    let answer = |secret: &str| {
+        let request =
+            ClientRequest::get(LB, "app.example.com", "/").with(&[("x-origin-verify", secret)]);
+        http::send(address, &request).expect("the gateway answers")
+    };
+    let said = || {
+        ["first-secret", "second-secret"]
+            .map(|secret| answer(secret).received_one("x-forwarded-proto"))
+    };
+    let both = |first: &str, second: &str| [first, second].map(|scheme| Some(scheme.to_owned()));
+    assert_eq!(said(), both("https", "http"));
+
+    discovery.hand_over("filters", &[with_secret("second-secret", "2s")]);
+    let timeout = seen_as("x-envoy-upstream-rq-timeout-ms");
+    wait("the update takes effect", || {
+        answer("").received_one(&timeout).as_deref() == Some("2000")
+    });
+    if environment_makes_a_vm(&envoy) {
+        assert_eq!(said(), both("http", "https"));
+    } else {
+        assert_eq!(
+            said(),
+            both("https", "http"),
+            "the VM has the environment that it began with"
+        );
+    }
 }
