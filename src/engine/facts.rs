@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::Engine;
 use super::names::HeaderId;
-use super::peer::{self, Peer};
+use super::peer::{self, Peer, PeerProblem};
 use super::request::{Attribute, Request};
 use crate::config::Scheme;
 
@@ -118,6 +118,11 @@ impl<'r, R: Request> Facts<'r, R> {
                 self.header(HeaderId::FORWARDED_FOR),
             ),
             super::PeerSource::Source => peer::from_source(self.text(Attribute::SourceAddress)),
+            // For a peer without an IP address Envoy appends nothing: the right-most entry is the client's own. Such a
+            // connection has no port at this end either.
+            super::PeerSource::ForwardedFor if self.destination_port().is_none() => {
+                Peer::Unknown(PeerProblem::NotAnAddress)
+            }
             super::PeerSource::ForwardedFor => {
                 peer::from_forwarded_for(self.header(HeaderId::FORWARDED_FOR))
             }

@@ -40,15 +40,15 @@ fixed_names! {
     CONNECTION = 16 "connection";
 }
 
-/// When a header is removed from the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+/// When a header is removed from the request. What removes more twins is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Removal {
-    /// Whoever sent it.
-    pub(crate) always: bool,
-    /// When no rule trusts the peer.
-    pub(crate) untrusted: bool,
     /// Its underscore twins go whoever sent them.
     pub(crate) twins: bool,
+    /// When no rule trusts the peer.
+    pub(crate) untrusted: bool,
+    /// Whoever sent it.
+    pub(crate) always: bool,
 }
 
 impl Removal {
@@ -151,7 +151,12 @@ impl HeaderNames {
                 let candidate = self.name(slot.id).as_bytes();
                 if same(candidate, name) {
                     known.id = Some(slot.id);
-                } else if is_twin(candidate, name) {
+                } else if is_twin(candidate, name)
+                    // Of several it is the one whose twins have to go.
+                    && known
+                        .twin_of
+                        .is_none_or(|other| self.removal(other) < self.removal(slot.id))
+                {
                     known.twin_of = Some(slot.id);
                 }
             }
@@ -278,5 +283,18 @@ mod tests {
         let both = names.look_up(b"x_header_7");
         assert_eq!((both.id, both.twin_of), (Some(twin), Some(ids[7])));
         assert_eq!(names.intern("x-header-7"), ids[7]);
+    }
+
+    #[test]
+    fn a_twin_of_several_names_is_the_twin_that_has_to_go() {
+        for order in [["a-b-c-d", "a-b_c-d"], ["a-b_c-d", "a-b-c-d"]] {
+            let mut names = HeaderNames::new();
+            for name in order {
+                names.intern(name);
+            }
+            let removed = names.intern("a-b-c-d");
+            names.mark(removed, |removal| removal.twins = true);
+            assert_eq!(names.look_up(b"a_b_c_d").twin_of, Some(removed));
+        }
     }
 }

@@ -28,7 +28,7 @@ impl Peer {
 /// Why the peer's address can't be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerProblem {
-    /// `source.address` has no IP address: a Unix socket, an internal listener, or Envoy didn't say.
+    /// The connection has no IP address: a Unix socket, an internal listener, or Envoy didn't say.
     NotAnAddress,
     /// `source.address` has port 0: Envoy took it from a header, which anybody may have sent.
     FromHeader,
@@ -101,7 +101,7 @@ impl PeerProblem {
 impl fmt::Display for PeerProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            PeerProblem::NotAnAddress => "source.address has no IP address",
+            PeerProblem::NotAnAddress => "its connection has no IP address",
             PeerProblem::FromHeader => "source.address was taken from a header (its port is 0)",
             PeerProblem::NoForwardedFor => "there is no x-forwarded-for",
             PeerProblem::BadForwardedFor => {

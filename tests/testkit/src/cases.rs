@@ -36,6 +36,9 @@ pub struct Gateway {
     pub original_ip_header: Option<String>,
     pub early_mutation: bool,
     pub earlier_filter: Vec<(String, String)>,
+    pub proxy_protocol: bool,
+    pub internal_addresses: Vec<(String, u8)>,
+    pub accept_http10: bool,
 }
 
 impl Default for Gateway {
@@ -47,6 +50,9 @@ impl Default for Gateway {
             original_ip_header: None,
             early_mutation: false,
             earlier_filter: Vec::new(),
+            proxy_protocol: false,
+            internal_addresses: Vec::new(),
+            accept_http10: false,
         }
     }
 }

@@ -120,7 +120,10 @@ impl Envoy {
             if let (Some(ip), Some(port)) =
                 (address["address"].as_str(), address["port_value"].as_u64())
             {
-                let address = format!("{ip}:{port}").parse().expect("an address");
+                let address = SocketAddr::new(
+                    ip.parse().expect("an address"),
+                    u16::try_from(port).expect("a port"),
+                );
                 self.listeners.insert(name.to_owned(), address);
             }
         }

@@ -28,6 +28,7 @@ pub struct Listener {
     name: String,
     gateway: Gateway,
     tls: bool,
+    at: Value,
     filters: Vec<Value>,
     virtual_hosts: Value,
     settings: Value,
@@ -41,6 +42,7 @@ impl Listener {
             name: name.to_owned(),
             gateway: Gateway::default(),
             tls: false,
+            at: json!({"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}}),
             filters: Vec::new(),
             settings: json!({}),
             virtual_hosts: json!([{
@@ -71,6 +73,13 @@ impl Listener {
     #[must_use]
     pub fn tls(mut self) -> Self {
         self.tls = true;
+        self
+    }
+
+    /// Where it listens, instead of a free port of 127.0.0.1: fields of Envoy's `Listener`.
+    #[must_use]
+    pub fn at(mut self, fields: Value) -> Self {
+        self.at = fields;
         self
     }
 
@@ -128,6 +137,8 @@ impl Listener {
                 "use_remote_address": self.gateway.use_remote_address,
                 "xff_num_trusted_hops": self.gateway.xff_num_trusted_hops,
                 "skip_xff_append": self.gateway.skip_xff_append,
+                // A client that was refused need not be waited for: the tests' clients read what they are sent.
+                "delayed_close_timeout": "0.01s",
                 "upgrade_configs": [{"upgrade_type": "websocket"}],
                 "http_filters": filters,
                 "route_config": {"name": self.name, "virtual_hosts": self.virtual_hosts},
@@ -144,6 +155,16 @@ impl Listener {
                 "name": "envoy.http.original_ip_detection.custom_header", "typed_config": detection,
             }]);
         }
+        if !self.gateway.internal_addresses.is_empty() {
+            let ranges: Vec<Value> = (self.gateway.internal_addresses.iter())
+                .map(|(prefix, length)| json!({"address_prefix": prefix, "prefix_len": length}))
+                .collect();
+            manager["internal_address_config"] = json!({"cidr_ranges": ranges});
+        }
+        if self.gateway.accept_http10 {
+            manager["http_protocol_options"] =
+                json!({"accept_http_10": true, "default_host_for_http_10": "app.example.com"});
+        }
         if self.gateway.early_mutation {
             manager["early_header_mutation_extensions"] = json!([early_mutation()]);
         }
@@ -154,11 +175,15 @@ impl Listener {
         if self.tls {
             chain["transport_socket"] = tls_socket();
         }
-        json!({
-            "name": self.name,
-            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
-            "filter_chains": [chain],
-        })
+        let mut listener = json!({"name": self.name, "filter_chains": [chain]});
+        if self.gateway.proxy_protocol {
+            listener["listener_filters"] = json!([{
+                "name": "envoy.filters.listener.proxy_protocol",
+                "typed_config": typed("extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"),
+            }]);
+        }
+        merge(&mut listener, self.at.clone());
+        listener
     }
 }
 

@@ -7,9 +7,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::HeaderLines;
 use crate::cases::{ClientRequest, Gateway, Protocol};
-use crate::wasm_host;
+use crate::{HeaderLines, latin1, wasm_host};
 
 /// The port that requests arrive at.
 pub const LISTENER_PORT: u16 = 10_000;
@@ -68,7 +67,9 @@ pub fn received(
         set(&mut headers, "x-forwarded-proto", connection.into());
     }
     // Since Envoy 1.33 no request is internal unless that is configured: every client's x-envoy-* is removed.
-    headers.retain(|(name, _)| !name.starts_with(b"x-envoy-"));
+    if gateway.internal_addresses.is_empty() {
+        headers.retain(|(name, _)| !name.starts_with(b"x-envoy-"));
+    }
     let upgrade = value(&headers, "connection").is_some_and(|value| {
         value
             .to_ascii_lowercase()
@@ -80,14 +81,14 @@ pub fn received(
     }
 
     let scheme = match (&request.protocol, &request.scheme) {
-        (Protocol::Http2, Some(scheme)) => scheme.clone().into_bytes(),
+        (Protocol::Http2, Some(scheme)) => latin1(scheme),
         _ => value(&headers, "x-forwarded-proto")
             .filter(|proto| proto == b"http" || proto == b"https")
             .unwrap_or_else(|| connection.into()),
     };
     let mut lines: HeaderLines = vec![
-        (b":authority".to_vec(), request.authority.clone().into()),
-        (b":path".to_vec(), request.path.clone().into()),
+        (b":authority".to_vec(), latin1(&request.authority)),
+        (b":path".to_vec(), latin1(&request.path)),
         (b":method".to_vec(), request.method.clone().into()),
         (b":scheme".to_vec(), scheme),
     ];

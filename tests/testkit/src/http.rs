@@ -37,21 +37,34 @@ impl Response {
         Some(String::from_utf8_lossy(value).into_owned())
     }
 
-    /// The lines of a request header as the upstream received them, read from its answer; nothing where the answer
+    /// The header lines of the request as the upstream received them, read from its answer; nothing where the answer
     /// isn't the upstream's.
     #[must_use]
-    pub fn received(&self, name: &str) -> Option<Vec<Vec<u8>>> {
+    pub fn received_lines(&self) -> Option<HeaderLines> {
         let echo = match self.header("x-echo") {
             Some(text) => text.into_bytes(),
             None => self.body.clone(),
         };
         let echo: serde_json::Value = serde_json::from_slice(&echo).ok()?;
         let lines = echo.get("headers")?.as_array()?;
+        let text = |value: &serde_json::Value| latin1(value.as_str().unwrap_or_default());
         Some(
             lines
                 .iter()
-                .filter(|line| line[0] == name)
-                .map(|line| latin1(line[1].as_str().unwrap_or_default()))
+                .map(|line| (text(&line[0]), text(&line[1])))
+                .collect(),
+        )
+    }
+
+    /// As [`Response::received_lines`], the values of one header.
+    #[must_use]
+    pub fn received(&self, name: &str) -> Option<Vec<Vec<u8>>> {
+        let lines = self.received_lines()?;
+        Some(
+            lines
+                .into_iter()
+                .filter(|(line, _)| line == name.as_bytes())
+                .map(|(_, value)| value)
                 .collect(),
         )
     }
@@ -185,7 +198,11 @@ pub fn exchange(
     }
 }
 
-fn connect(address: SocketAddr, source: IpAddr) -> io::Result<TcpStream> {
+/// Opens a connection from `source`.
+///
+/// # Errors
+/// Where it can't be opened.
+pub fn connect(address: SocketAddr, source: IpAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.bind(&SocketAddr::new(source, 0).into())?;
     socket.connect_timeout(&address.into(), PATIENCE)?;
@@ -195,7 +212,7 @@ fn connect(address: SocketAddr, source: IpAddr) -> io::Result<TcpStream> {
     Ok(connection)
 }
 
-fn read_response(stream: &mut impl Read, head: bool) -> io::Result<Response> {
+pub(crate) fn read_response(stream: &mut impl Read, head: bool) -> io::Result<Response> {
     let mut buffer = Vec::new();
     let (status, headers, start) = loop {
         let mut parsed = [httparse::EMPTY_HEADER; 128];

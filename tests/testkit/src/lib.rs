@@ -10,6 +10,7 @@ pub mod faulty_module;
 pub mod gateway;
 pub mod hcm;
 pub mod http;
+pub mod raw;
 pub mod soak;
 pub mod upstream;
 pub mod wasm_host;
