@@ -12,9 +12,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use command::{COMMAND, below, listed, read, relative, run, text};
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::artifacts::repository;
-use testkit::cases;
+use testkit::cases::{self, Case, Group, Protocol};
+use testkit::gateway::{Listener, bootstrap};
+use testkit::hcm::{LISTENER_PORT, VIRTUAL_HOST};
 
 /// Each file of a folder gives exactly the output in the file beside it, and this exit code.
 fn checked_as_expected(folder: &str, code: i32) -> usize {
@@ -345,6 +347,122 @@ fn what_is_migrated_passes_the_check() {
             text(&output)
         );
     }
+}
+
+/// Why `explain` can't be asked about a case.
+fn not_explainable(group: &Group, case: &Case) -> Option<&'static str> {
+    let gateway = &group.gateway;
+    let ascii = |(name, value): &(String, String)| name.is_ascii() && value.is_ascii();
+    if gateway.original_ip_header.is_some() {
+        Some("it doesn't play original IP detection")
+    } else if !gateway.earlier_filter.is_empty() {
+        Some("it doesn't play other filters")
+    } else if !case.request.headers.iter().all(ascii) {
+        Some("a command line takes no such bytes")
+    } else if !case.request.path.starts_with('/') {
+        Some("that is no URL")
+    } else {
+        None
+    }
+}
+
+/// What `explain` says of a case, the connection manager beside the configuration.
+fn explained(group: &Group, case: &Case) -> Value {
+    let listener = Listener::new("gateway")
+        .gateway(&group.gateway)
+        .plugin(&group.config, &group.environment);
+    let file = bootstrap(&[listener], ([127, 0, 0, 1], 1).into());
+    let request = &case.request;
+    let scheme = request.scheme.as_deref().unwrap_or("http");
+    let mut arguments: Vec<String> = ["explain", "-", "--format", "json"]
+        .map(String::from)
+        .into();
+    let mut option =
+        |name: &str, value: &str| arguments.extend([name.to_owned(), value.to_owned()]);
+    option("--peer", &request.peer.to_string());
+    option("--port", &LISTENER_PORT.to_string());
+    option("--method", &request.method);
+    option(
+        "--url",
+        &format!("{scheme}://{}{}", request.authority, request.path),
+    );
+    option("--virtual-host", VIRTUAL_HOST);
+    if request.path.starts_with("/named") {
+        option("--route", "named-route");
+    }
+    if request.path.starts_with("/checkout") {
+        option("--route", "checkout");
+        option("--virtual-service", "shop/checkout");
+    }
+    for (name, value) in &request.headers {
+        option("-H", &format!("{name}: {value}"));
+    }
+    for (name, value) in &group.environment {
+        option("--env", &format!("{name}={value}"));
+    }
+    if let Some(certificate) = request.certificate {
+        let [uri, dns, digest] = certificate.attributes();
+        option("--client-cert-uri", uri);
+        option("--client-cert-dns", dns);
+        option("--client-cert-sha256", digest);
+    }
+    if request.protocol == Protocol::Http2 {
+        arguments.push("--http2".to_owned());
+    }
+    if request.tls {
+        arguments.push("--tls".to_owned());
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let output = run(&arguments, &file.to_string());
+    assert!(output.status.success(), "{}: {}", case.name, text(&output));
+    serde_json::from_slice(&output.stdout).expect("it is JSON")
+}
+
+#[test]
+fn explain_says_of_every_case_what_the_filter_does() {
+    let (mut asked, mut left_out, mut wrong) = (0, 0, Vec::new());
+    for (file, groups) in cases::all() {
+        for group in groups {
+            for case in &group.cases {
+                if not_explainable(&group, case).is_some() {
+                    left_out += 1;
+                    continue;
+                }
+                asked += 1;
+                let explained = explained(&group, case);
+                let place = format!("{file}: {}: {}", group.name, case.name);
+                let expect = &case.expect;
+                let who = (explained["rule"].as_str(), explained["route"].as_str());
+                if who != (expect.rule.as_deref(), expect.route.as_deref()) {
+                    wrong.push(format!("{place}: {who:?}"));
+                }
+                for (name, expected) in &expect.upstream {
+                    let changes = explained["headers"].as_array().expect("a list");
+                    let change = changes.iter().find(|change| change["name"] == **name);
+                    let ours = name.starts_with("x-envoy-");
+                    let sent = case
+                        .request
+                        .headers
+                        .iter()
+                        .any(|(sent, _)| sent.eq_ignore_ascii_case(name));
+                    let right = match change {
+                        Some(change) => change["after"] == json!(expected),
+                        None if ours => expected.is_none(),
+                        None if name == "x-forwarded-proto" => {
+                            let decided = &explained["forwardedProto"];
+                            decided.is_null() || *decided == json!(expected)
+                        }
+                        None => expected.is_some() || !sent,
+                    };
+                    if !right && explained["mode"] == "enforce" {
+                        wrong.push(format!("{place}: {name}: not {expected:?} but {change:?}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(asked > 4 * left_out, "{asked} asked, {left_out} left out");
 }
 
 #[test]

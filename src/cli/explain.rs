@@ -77,17 +77,20 @@ impl Described {
         let hops = self.trusted_hops.unwrap_or(manager.xff_num_trusted_hops);
         let connection = if self.is_tls() { "https" } else { "http" };
         let mut headers: Vec<(String, String)> = Vec::new();
-        // Envoy joins the lines of these two.
+        // Envoy joins the lines of these.
         let mut proto = None;
         let mut forwarded_for = self.forwarded_for.clone();
+        let mut port = None;
         for (name, value) in &self.headers {
             let name = name.to_ascii_lowercase();
             match name.as_str() {
                 "x-forwarded-proto" => join(&mut proto, value),
                 "x-forwarded-for" => join(&mut forwarded_for, value),
+                "x-forwarded-port" => join(&mut port, value),
                 _ => headers.push((name, value.clone())),
             }
         }
+        headers.extend(port.map(|list| ("x-forwarded-port".to_owned(), list)));
         if self
             .manager
             .is_none_or(|manager| manager.early_header_mutation)
@@ -140,7 +143,7 @@ impl Described {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
         // From an external client Envoy removes x-envoy-*.
-        headers.retain(|(name, _)| !manager.use_remote_address || !name.starts_with("x-envoy-"));
+        headers.retain(|(name, _)| !name.starts_with("x-envoy-"));
         all.append(&mut headers);
         Seen {
             headers: all,
