@@ -1,7 +1,7 @@
 //! Where the built module and Envoy are, made first where needed.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// The repository's root.
@@ -35,12 +35,40 @@ pub fn envoy() -> &'static Path {
     })
 }
 
-fn build_sh(arguments: &[&str]) -> String {
-    let output = Command::new(repository().join("build.sh"))
+/// A program of Debian's, as `./build.sh tool NAME` unpacks it.
+///
+/// # Errors
+/// Why this machine can't have it.
+pub fn tool(name: &str) -> Result<Tool, String> {
+    let output = run_build_sh(&["tool", name], Stdio::piped());
+    if output.status.success() {
+        let program = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        let root = program.with_file_name("root");
+        Ok(Tool { program, root })
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
+/// A program that was unpacked and not installed.
+#[derive(Clone, Debug)]
+pub struct Tool {
+    /// Runs it.
+    pub program: PathBuf,
+    /// Everything that was unpacked with it, as in a root file system.
+    pub root: PathBuf,
+}
+
+fn run_build_sh(arguments: &[&str], errors: Stdio) -> Output {
+    Command::new(repository().join("build.sh"))
         .args(arguments)
-        .stderr(Stdio::inherit())
+        .stderr(errors)
         .output()
-        .expect("build.sh can be run");
+        .expect("build.sh can be run")
+}
+
+fn build_sh(arguments: &[&str]) -> String {
+    let output = run_build_sh(arguments, Stdio::inherit());
     assert!(
         output.status.success(),
         "./build.sh {} failed; run it by hand to see why",

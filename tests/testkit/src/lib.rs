@@ -4,6 +4,7 @@
 pub mod artifacts;
 pub mod cases;
 pub mod discovery;
+pub mod docker;
 pub mod endpoint;
 pub mod envoy;
 pub mod faulty_module;
