@@ -17,6 +17,9 @@ pub const ORDER: &str = "x-order";
 /// How often each order reached an endpoint.
 pub type Orders = Arc<Mutex<BTreeMap<String, u32>>>;
 
+/// Clients connect from other loopback addresses, so that none takes the port while nobody listens at it.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
+
 /// How often a connection without a request looks whether the endpoint is ending.
 const GLANCE: Duration = Duration::from_millis(20);
 
@@ -50,8 +53,7 @@ impl Endpoint {
     /// Where no port can be had.
     #[must_use]
     pub fn start(orders: &Orders) -> Self {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port can be had");
+        let listener = TcpListener::bind((ADDRESS, 0)).expect("a loopback port can be had");
         let mut endpoint = Self {
             address: listener.local_addr().expect("it has an address"),
             orders: Arc::clone(orders),

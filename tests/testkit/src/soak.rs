@@ -238,8 +238,9 @@ pub fn run(how_long: Duration, routes: Routes) -> Report {
             next_sample += Duration::from_secs(1);
             memory.push(memory_of(&envoy));
         }
-        if now >= next_update {
-            next_update += every;
+        // One after the other: of two that come at once Envoy reads the newer only.
+        if now >= next_update && updates_seen(&envoy) == good + bad {
+            next_update = now + every;
             let config = configuration(good + bad);
             if is_good(good + bad) {
                 good += 1;
@@ -283,6 +284,14 @@ pub fn run(how_long: Duration, routes: Routes) -> Report {
     report
 }
 
+const UPDATES: &str = "extension_config_discovery.http_filter.trusted-lb";
+
+/// How many configurations Envoy has taken or refused.
+fn updates_seen(envoy: &Envoy) -> u64 {
+    envoy.stat(&format!("{UPDATES}.update_success"))
+        + envoy.stat(&format!("{UPDATES}.update_rejected"))
+}
+
 /// What Envoy's own statistics must say at the end.
 fn check_envoy(
     envoy: &Envoy,
@@ -298,11 +307,10 @@ fn check_envoy(
         .values()
         .flat_map(|tally| tally.endpoint_gone.values())
         .sum();
-    let updates = "extension_config_discovery.http_filter.trusted-lb";
     let metric = |name: &str| envoy.stat(&format!("wasmcustom.trusted_lb_{name}"));
     let mut wrong = Vec::new();
     let mut check = |what: &str, expected: u64, found: &dyn Fn() -> u64| {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while found() != expected {
             if Instant::now() > deadline {
                 wrong.push(format!("{what}: expected {expected}, found {}", found()));
@@ -319,7 +327,7 @@ fn check_envoy(
         envoy.stat("http.gateway.downstream_rq_5xx")
     });
     check("configurations that were refused", bad, &|| {
-        envoy.stat(&format!("{updates}.update_rejected"))
+        envoy.stat(&format!("{UPDATES}.update_rejected"))
     });
     check("generation of the configuration", good, &|| {
         metric("configuration_generation")
