@@ -16,6 +16,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/oci.sh
 # shellcheck source=scripts/reproduce.sh
 . scripts/reproduce.sh
+# shellcheck source=scripts/fuzz.sh
+. scripts/fuzz.sh
 
 readonly MODULE=dist/trusted_lb.wasm
 readonly COMMAND=dist/trusted-lb
@@ -34,6 +36,8 @@ usage: ./build.sh [COMMAND]
   soak [SECONDS [plain]]
                       mixed load on a real Envoy while configurations and endpoints come and go (default 600 s); plain:
                       without the retry policy that Istio gives every route
+  fuzz [SECONDS]      fuzz the configuration's parser, decisions, signals and peer addresses (default 600 s in all)
+  fuzz --merge        keep what the last runs found new in the corpus
   test [--all-envoys] [ARGS...]
                       format, lints, and every test with the newest Envoy, then those that run Envoy with the oldest, or
                       with every version that is known; ARGS go to cargo test, which then runs with the newest only
@@ -146,6 +150,14 @@ export_artifacts() {
     export TRUSTED_LB_MODULE TRUSTED_LB_ENVOY
 }
 
+cmd_fuzz() {
+    case "${1-}" in
+    --merge) fuzz_merge ;;
+    '' | [1-9]*) fuzz "${1-600}" ;;
+    *) fail "fuzz takes a number of seconds, or --merge" ;;
+    esac
+}
+
 cmd_test() {
     local began=$SECONDS others=$OLDEST_ENVOY version
     if [ "${1-}" = --envoy ]; then
@@ -201,7 +213,7 @@ cmd_clean() {
 }
 
 case "${1-build}" in
-build | cli | oci | reproduce | demo | soak | test | envoy | tool | clean) "cmd_${1-build}" "${@:2}" ;;
+build | cli | oci | reproduce | demo | fuzz | soak | test | envoy | tool | clean) "cmd_${1-build}" "${@:2}" ;;
 help | -h | --help) usage ;;
 *)
     say "error: there is no command '$1'"

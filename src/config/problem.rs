@@ -1,7 +1,7 @@
 //! What is wrong with a configuration: where, what, and what to write instead.
 
 use std::cell::RefCell;
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// How bad a [`Problem`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,9 +82,9 @@ impl Problems {
     ) {
         self.0.borrow_mut().push(Problem {
             severity,
-            path: path.to_string(),
-            message: message.to_string(),
-            help: help.map(ToString::to_string),
+            path: one_line(path),
+            message: one_line(message),
+            help: help.map(one_line),
         });
     }
 
@@ -121,6 +121,25 @@ impl Problems {
     pub(crate) fn into_vec(self) -> Vec<Problem> {
         self.0.into_inner()
     }
+}
+
+/// The text with control characters escaped. Parts of it are whatever the configuration says, and must not begin a line
+/// of their own in the proxy's log.
+fn one_line(text: &dyn fmt::Display) -> String {
+    let text = text.to_string();
+    if !text.chars().any(char::is_control) {
+        return text;
+    }
+    let mut escaped = String::new();
+    for c in text.chars() {
+        if c.is_control() {
+            // Writing into a String can't fail.
+            let _ = write!(escaped, "\\u{{{:x}}}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 /// The items with `separator` between them. The standard library's `join` would be in the module once for each kind
@@ -193,6 +212,17 @@ mod tests {
         let third = Path::Item(&routes, 2);
         let retries = Path::Field(&third, "retries");
         assert_eq!(retries.to_string(), "routes[2].retries");
+    }
+
+    #[test]
+    fn what_the_configuration_says_begins_no_line_of_its_own() {
+        let problems = Problems::default();
+        let field = Path::Field(&Path::Root, "a\nb");
+        problems.error_with_help(&field, &"c\u{85}d", &"e\rf");
+        assert_eq!(
+            problems.into_vec()[0].to_string(),
+            "a\\u{a}b: c\\u{85}d (e\\u{d}f)"
+        );
     }
 
     #[test]

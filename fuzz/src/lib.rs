@@ -1,0 +1,5 @@
+//! What is fuzzed. `./build.sh fuzz` runs it under libFuzzer; `tests/fuzz.rs` replays the corpus and tries a little more.
+
+mod targets;
+
+pub use targets::{configuration, decide, peer, signals};
