@@ -18,6 +18,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/reproduce.sh
 # shellcheck source=scripts/fuzz.sh
 . scripts/fuzz.sh
+# shellcheck source=scripts/deny.sh
+. scripts/deny.sh
 
 readonly MODULE=dist/trusted_lb.wasm
 readonly COMMAND=dist/trusted-lb
@@ -38,6 +40,7 @@ usage: ./build.sh [COMMAND]
                       without the retry policy that Istio gives every route
   fuzz [SECONDS]      fuzz the configuration's parser, decisions, signals and peer addresses (default 600 s in all)
   fuzz --merge        keep what the last runs found new in the corpus
+  deny                check the dependencies' licences, sources and advisories
   test [--all-envoys] [ARGS...]
                       format, lints, and every test with the newest Envoy, then those that run Envoy with the oldest, or
                       with every version that is known; ARGS go to cargo test, which then runs with the newest only
@@ -150,6 +153,11 @@ export_artifacts() {
     export TRUSTED_LB_MODULE TRUSTED_LB_ENVOY
 }
 
+cmd_deny() {
+    [ $# = 0 ] || fail "deny takes no arguments"
+    deny
+}
+
 cmd_fuzz() {
     case "${1-}" in
     --merge) fuzz_merge ;;
@@ -213,7 +221,7 @@ cmd_clean() {
 }
 
 case "${1-build}" in
-build | cli | oci | reproduce | demo | fuzz | soak | test | envoy | tool | clean) "cmd_${1-build}" "${@:2}" ;;
+build | cli | oci | reproduce | demo | fuzz | deny | soak | test | envoy | tool | clean) "cmd_${1-build}" "${@:2}" ;;
 help | -h | --help) usage ;;
 *)
     say "error: there is no command '$1'"
