@@ -4,8 +4,12 @@
 // Tests end where something is not as expected.
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../command/mod.rs"]
+mod command;
 mod compose;
+mod gitops;
 mod monitoring;
+mod smoke_test_job;
 
 use std::path::Path;
 
