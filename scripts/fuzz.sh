@@ -40,7 +40,7 @@ fuzz_merge() {
         merged=target/fuzz/merged/$target
         rm -rf "$merged"
         mkdir -p "$merged" "target/fuzz/corpus/$target"
-        "target/fuzz/$host/release/$target" -merge=1 -max_len=2048 "$merged" "fuzz/corpus/$target" "target/fuzz/corpus/$target" 2>/dev/null
+        "target/fuzz/$host/release/$target" -set_cover_merge=1 -max_len=1024 "$merged" "fuzz/corpus/$target" "target/fuzz/corpus/$target" 2>/dev/null
         rm -rf "fuzz/corpus/$target"
         cp -r "$merged" "fuzz/corpus/$target"
         say "fuzz/corpus/$target: $(find "$merged" -type f | wc -l) inputs"
