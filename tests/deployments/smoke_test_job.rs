@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
+use testkit::artifacts;
 use testkit::envoy::Envoy;
 use testkit::gateway::{Listener, bootstrap};
 
@@ -111,7 +112,9 @@ fn run_the_job(variables: &[(&str, String)]) -> Verdict {
         .collect();
     let mut process = Command::new(command[0]);
     process.args(&command[1..]).env_clear();
-    process.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = artifacts::path_with_curl(folder.path()).expect("the image has curl");
+    process.env("PATH", path);
     let listed = container["env"].as_array().expect("it has variables");
     for variable in listed {
         let text = |field: &str| variable[field].as_str().expect("it is text");

@@ -1,5 +1,6 @@
 //! Where the built module and Envoy are, made first where needed.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -48,6 +49,33 @@ pub fn tool(name: &str) -> Result<Tool, String> {
     } else {
         Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
     }
+}
+
+/// A search path on which there is a `curl`: this machine's own, or Debian's by a script in a folder.
+///
+/// # Errors
+/// Why there is none.
+///
+/// # Panics
+/// Where the link can't be made.
+pub fn path_with_curl(folder: &Path) -> Result<String, String> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let curl = Command::new("curl").arg("--version").output();
+    if curl.is_ok_and(|output| output.status.success()) {
+        return Ok(path);
+    }
+    let script = folder.join("curl");
+    if !script.exists() {
+        // No link: the program looks beside itself for what was unpacked with it.
+        let text = format!(
+            "#!/bin/sh\nexec '{}' \"$@\"\n",
+            tool("curl")?.program.display()
+        );
+        std::fs::write(&script, text).expect("a file can be written");
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))
+            .expect("it can be marked");
+    }
+    Ok(format!("{}:{path}", folder.display()))
 }
 
 /// A program that was unpacked and not installed.

@@ -181,12 +181,7 @@ impl Engine {
         let shim = commands.join("docker");
         fs::write(&shim, docker).expect("a file can be written");
         fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).expect("it can be marked");
-        let curl = Command::new("curl").arg("--version").output();
-        if !curl.is_ok_and(|output| output.status.success()) {
-            let ours = artifacts::tool("curl")?.program;
-            let _ = symlink(ours, commands.join("curl"));
-        }
-        let path = std::env::var("PATH").unwrap_or_default();
+        let path = artifacts::path_with_curl(&commands)?;
         let child = Command::new("nsenter")
             .arg(format!("--net=/proc/{}/ns/net", self.process.id()))
             .args(["bash", "--norc"])
@@ -233,16 +228,15 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // Whatever a failed test left; then the engine by its own way, which takes its containers along.
-        if let Ok(pid) =
-            fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.process.id()))
-        {
-            for pid in pid.split_whitespace() {
-                let _ = Command::new("kill").args(["-TERM", pid]).status();
-            }
-        }
+        // The engine by its own way, which takes along the containers that a failed test left.
+        let children = format!("/proc/{0}/task/{0}/children", self.process.id());
+        let engine = fs::read_to_string(children).unwrap_or_default();
+        let asked = engine.split_whitespace().any(|pid| {
+            let kill = Command::new("kill").args(["-TERM", pid]).status();
+            kill.is_ok_and(|status| status.success())
+        });
         let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline && matches!(self.process.try_wait(), Ok(None)) {
+        while asked && Instant::now() < deadline && matches!(self.process.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(50));
         }
         let _ = self.process.kill();
