@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -29,6 +30,7 @@ pub struct Listener {
     gateway: Gateway,
     tls: bool,
     at: Value,
+    observed: bool,
     filters: Vec<Value>,
     virtual_hosts: Value,
     settings: Value,
@@ -43,6 +45,7 @@ impl Listener {
             gateway: Gateway::default(),
             tls: false,
             at: json!({"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}}),
+            observed: true,
             filters: Vec::new(),
             settings: json!({}),
             virtual_hosts: json!([{
@@ -80,6 +83,13 @@ impl Listener {
     #[must_use]
     pub fn at(mut self, fields: Value) -> Self {
         self.at = fields;
+        self
+    }
+
+    /// Leaves out the filter that shows the upstream what only filters can see: for benches.
+    #[must_use]
+    pub fn unobserved(mut self) -> Self {
+        self.observed = false;
         self
     }
 
@@ -122,7 +132,9 @@ impl Listener {
             filters.push(header_mutation("earlier", added));
         }
         filters.extend(self.filters.iter().cloned());
-        filters.push(observer());
+        if self.observed {
+            filters.push(observer());
+        }
         filters.push(json!({
             "name": "envoy.filters.http.router",
             "typed_config": typed("extensions.filters.http.router.v3.Router"),
@@ -221,6 +233,16 @@ pub fn bootstrap(listeners: &[Listener], upstream: SocketAddr) -> Value {
 /// Our filter, as a standalone Envoy loads it.
 #[must_use]
 pub fn plugin(configuration: &Value, environment: &BTreeMap<String, String>) -> Value {
+    plugin_of(artifacts::module(), configuration, environment)
+}
+
+/// As [`plugin`], from another module's file.
+#[must_use]
+pub fn plugin_of(
+    module: &Path,
+    configuration: &Value,
+    environment: &BTreeMap<String, String>,
+) -> Value {
     let mut wasm = typed("extensions.filters.http.wasm.v3.Wasm");
     merge(
         &mut wasm,
@@ -235,7 +257,7 @@ pub fn plugin(configuration: &Value, environment: &BTreeMap<String, String>) -> 
                 // A VM of its own for each environment: whether it is part of the VM's key is Envoy's business.
                 "vm_id": fingerprint(environment),
                 "runtime": "envoy.wasm.runtime.v8",
-                "code": {"local": {"filename": artifacts::module()}},
+                "code": {"local": {"filename": module}},
                 "environment_variables": {"key_values": environment},
             },
         }}),
