@@ -46,6 +46,8 @@ usage: ./build.sh [COMMAND]
                       with every version that is known; ARGS go to cargo test, which then runs with the newest only
   test --envoy VERSION
                       only the tests that run Envoy, with this version
+  bench [OPTIONS]     what a request costs a real Envoy, against Lua; needs two idle cores and some minutes; --help
+  profile WORKLOAD    the instructions of one request by function; without WORKLOAD it lists them
   envoy [VERSION]     print the path of an Envoy binary (default $DEFAULT_ENVOY), downloading it first where needed;
                       known to work: $KNOWN_ENVOYS
   tool NAME           print the path of a program of Debian's, unpacking it below target/ first
@@ -69,22 +71,35 @@ cmd_build() {
 }
 
 build_module() {
-    local commit flags cargo_home=${CARGO_HOME:-$HOME/.cargo}
-    commit=$(commit)
-    # No path of the machine that built it belongs into the module: the same sources give the same bytes anywhere.
-    # Encoded, so that a path may have spaces.
-    flags="--remap-path-prefix=$PWD=/trusted-lb"$'\x1f'"--remap-path-prefix=$cargo_home=/cargo"
-    local env=(CARGO_TARGET_DIR=target/module TRUSTED_LB_COMMIT="$commit" CARGO_ENCODED_RUSTFLAGS="$flags")
-    [ -z "$wasm_rustc" ] || env+=(RUSTC="$wasm_rustc")
-    env "${env[@]}" cargo build --quiet --locked --release --lib --package trusted-lb --target "$WASM_TARGET" >&2
+    local linked="target/module/$WASM_TARGET/release/trusted_lb.wasm"
+    compile_module target/module symbols
     mkdir -p dist
-    local linked="target/module/$WASM_TARGET/release/trusted_lb.wasm" trimmed=target/module/trimmed.wasm
-    cargo run --quiet --locked --release --package trim-module -- "$linked" "$trimmed" >&2
     # Left alone where nothing changed: whoever watches the file sees changes only.
-    if ! cmp -s "$trimmed" "$MODULE"; then
-        cp "$trimmed" "$MODULE.part"
+    if ! cmp -s "$linked" "$MODULE"; then
+        cp "$linked" "$MODULE.part"
         mv "$MODULE.part" "$MODULE"
     fi
+}
+
+# Into that target folder, stripped of that.
+compile_module() {
+    local folder=$1 strip=$2 commit cargo_home=${CARGO_HOME:-$HOME/.cargo}
+    commit=$(commit)
+    local flags=(
+        # No path of the machine that built it belongs into the module: the same sources give the same bytes anywhere.
+        "--remap-path-prefix=$PWD=/trusted-lb" "--remap-path-prefix=$cargo_home=/cargo"
+        # As fast as opt-level 3 and smaller by a tenth: what is called once isn't inlined everywhere. docs/performance.md
+        -Cllvm-args=-inline-threshold=30
+        # Numbers that the linker filled in take five bytes each without it.
+        -Clink-arg=--compress-relocations
+    )
+    # Encoded, so that a path may have spaces.
+    local encoded
+    encoded=$(IFS=$'\x1f'; printf '%s' "${flags[*]}")
+    local env=(CARGO_TARGET_DIR="$folder" CARGO_PROFILE_RELEASE_STRIP="$strip" TRUSTED_LB_COMMIT="$commit"
+        CARGO_ENCODED_RUSTFLAGS="$encoded")
+    [ -z "$wasm_rustc" ] || env+=(RUSTC="$wasm_rustc")
+    env "${env[@]}" cargo build --quiet --locked --release --lib --package trusted-lb --target "$WASM_TARGET" >&2
 }
 
 describe_module() {
@@ -143,6 +158,19 @@ cmd_soak() {
     [ $# -gt 0 ] || set -- 600
     say "soak: $1 s"
     nice cargo run --quiet --locked --package testkit --bin soak -- "$@"
+}
+
+cmd_bench() {
+    export_artifacts
+    cargo run --quiet --locked --package testkit --bin bench -- "$@"
+}
+
+# Where a request's instructions go, function by function.
+cmd_profile() {
+    find_wasm_std
+    compile_module target/profile debuginfo
+    cargo run --quiet --locked --package testkit --bin profile -- \
+        "target/profile/$WASM_TARGET/release/trusted_lb.wasm" "$@"
 }
 
 # What demo and tests run, built or fetched first.
@@ -221,7 +249,7 @@ cmd_clean() {
 }
 
 case "${1-build}" in
-build | cli | oci | reproduce | demo | fuzz | deny | soak | test | envoy | tool | clean) "cmd_${1-build}" "${@:2}" ;;
+build | bench | profile | cli | oci | reproduce | demo | fuzz | deny | soak | test | envoy | tool | clean) "cmd_${1-build}" "${@:2}" ;;
 help | -h | --help) usage ;;
 *)
     say "error: there is no command '$1'"

@@ -15,11 +15,6 @@
 pub mod cli;
 pub mod config;
 pub mod engine;
+// Only Envoy calls it.
+#[cfg_attr(not(target_family = "wasm"), allow(dead_code))]
 pub mod filter;
-
-// The SDK's macro defines `_initialize` with `#[no_mangle]`, which counts as unsafe.
-#[cfg(target_family = "wasm")]
-#[allow(unsafe_code, missing_docs)]
-mod entry {
-    proxy_wasm::main! {{ crate::filter::start(); }}
-}

@@ -56,6 +56,8 @@ pub(super) struct Seen {
 }
 
 impl Request for Seen {
+    type Value = Vec<u8>;
+
     fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.headers
             .iter()

@@ -42,32 +42,71 @@ pub(crate) struct Twin<'r> {
     pub(crate) of: HeaderId,
 }
 
+/// The headers of one request that the configuration reads.
+struct Headers<'r> {
+    /// Those with small numbers: nearly always all of them, so that a request costs no allocation.
+    first: [Lines<'r>; FIRST],
+    others: Vec<Lines<'r>>,
+}
+
+const FIRST: usize = 32;
+
+impl<'r> Headers<'r> {
+    #[inline(always)]
+    fn new(count: usize) -> Self {
+        Self {
+            first: [Lines::None; FIRST],
+            others: vec![Lines::None; count.saturating_sub(FIRST)],
+        }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, id: HeaderId, value: &'r [u8]) {
+        let index = id.index();
+        let line = match self.first.get_mut(index) {
+            Some(line) => Some(line),
+            None => self.others.get_mut(index - FIRST),
+        };
+        if let Some(line) = line {
+            *line = match line {
+                Lines::None => Lines::One(value),
+                _ => Lines::Several,
+            };
+        }
+    }
+
+    #[inline(always)]
+    fn get(&self, id: HeaderId) -> Lines<'r> {
+        let index = id.index();
+        match self.first.get(index) {
+            Some(line) => *line,
+            None => self.others.get(index - FIRST).copied().unwrap_or_default(),
+        }
+    }
+}
+
 /// What is known of one request.
-pub(crate) struct Facts<'r, R> {
+pub(crate) struct Facts<'r, R: Request> {
     request: &'r R,
     engine: &'r Engine,
-    lines: Vec<Lines<'r>>,
+    headers: Headers<'r>,
     pub(crate) twins: Vec<Twin<'r>>,
     peer: OnceCell<Peer>,
     connection: OnceCell<Scheme>,
     destination_port: OnceCell<Option<u16>>,
-    texts: [OnceCell<Option<Vec<u8>>>; Attribute::ALL.len()],
+    texts: [OnceCell<Option<R::Value>>; Attribute::ALL.len()],
 }
 
 impl<'r, R: Request> Facts<'r, R> {
+    #[inline]
     pub(crate) fn new(engine: &'r Engine, request: &'r R) -> Self {
         let names = &engine.names;
-        let mut lines = vec![Lines::None; names.len()];
+        let mut headers = Headers::new(names.len());
         let mut twins = Vec::new();
         for (name, value) in request.header_lines() {
             let known = names.look_up(name);
-            if let Some(id) = known.id
-                && let Some(line) = lines.get_mut(id.index())
-            {
-                *line = match line {
-                    Lines::None => Lines::One(value),
-                    _ => Lines::Several,
-                };
+            if let Some(id) = known.id {
+                headers.add(id, value);
             }
             if let Some(of) = known.twin_of
                 && names.removal(of).concerns_twins()
@@ -78,7 +117,7 @@ impl<'r, R: Request> Facts<'r, R> {
         Self {
             request,
             engine,
-            lines,
+            headers,
             twins,
             peer: OnceCell::new(),
             connection: OnceCell::new(),
@@ -93,7 +132,7 @@ impl<'r, R: Request> Facts<'r, R> {
 
     #[inline]
     pub(crate) fn header(&self, id: HeaderId) -> Lines<'r> {
-        self.lines.get(id.index()).copied().unwrap_or_default()
+        self.headers.get(id)
     }
 
     /// The host of `:authority`: without port and trailing dot, in the case it came in.
@@ -178,7 +217,8 @@ impl<'r, R: Request> Facts<'r, R> {
         self.texts
             .get(attribute as usize)?
             .get_or_init(|| self.request.attribute(attribute))
-            .as_deref()
+            .as_ref()
+            .map(AsRef::as_ref)
     }
 }
 

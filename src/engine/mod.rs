@@ -250,8 +250,7 @@ impl Engine {
         operations: &mut Vec<Operation<'a>>,
         notes: &mut Notes,
     ) {
-        for id in self.names.removed() {
-            let removal = self.names.removal(*id);
+        for (id, removal) in self.names.removed() {
             if facts.header(*id).is_present() && (removal.always || (removal.untrusted && !trusted))
             {
                 operations.push(Operation::Remove {

@@ -63,10 +63,10 @@ impl Removal {
 pub(crate) struct HeaderNames {
     names: Vec<String>,
     removals: Vec<Removal>,
-    /// The names that are removed from some requests.
-    removed: Vec<HeaderId>,
+    /// The names that are removed from some requests, and when.
+    removed: Vec<(HeaderId, Removal)>,
     /// Open addressing: the position is the hash, then onwards; a power of two, at most half full.
-    table: Vec<Option<Slot>>,
+    table: Vec<Slot>,
     mask: usize,
 }
 
@@ -75,6 +75,19 @@ pub(crate) struct HeaderNames {
 struct Slot {
     hash: u32,
     id: HeaderId,
+}
+
+impl Slot {
+    /// No configuration has as many names.
+    const EMPTY: Slot = Slot {
+        hash: 0,
+        id: HeaderId(u16::MAX),
+    };
+
+    #[inline(always)]
+    fn is_empty(self) -> bool {
+        self.id == Slot::EMPTY.id
+    }
 }
 
 /// What a header's name says.
@@ -106,9 +119,15 @@ impl HeaderNames {
         if let Some(id) = self.look_up(name.as_bytes()).id {
             return id;
         }
-        // A configuration has a few dozen names; beyond the last number all would share one slot, which reads as
-        // a duplicated header: unusable, so untrusted.
-        let id = HeaderId(u16::try_from(self.names.len()).unwrap_or(u16::MAX));
+        // A configuration has a few dozen names. Those beyond the last number are never found, so that no rule which
+        // asks for them holds.
+        let Some(id) = u16::try_from(self.names.len())
+            .ok()
+            .map(HeaderId)
+            .filter(|id| *id != Slot::EMPTY.id)
+        else {
+            return Slot::EMPTY.id;
+        };
         self.names.push(name.to_owned());
         self.removals.push(Removal::default());
         if self.names.len() * 2 > self.table.len() {
@@ -121,7 +140,7 @@ impl HeaderNames {
 
     fn grow(&mut self) {
         let size = (self.names.len() * 4).next_power_of_two();
-        self.table = vec![None; size];
+        self.table = vec![Slot::EMPTY; size];
         self.mask = size - 1;
         for index in 0..self.names.len() {
             self.place(HeaderId(u16::try_from(index).unwrap_or(u16::MAX)));
@@ -132,8 +151,8 @@ impl HeaderNames {
         let hash = hash(self.name(id).as_bytes());
         let mut position = hash as usize & self.mask;
         while let Some(slot) = self.table.get_mut(position) {
-            if slot.is_none() {
-                *slot = Some(Slot { hash, id });
+            if slot.is_empty() {
+                *slot = Slot { hash, id };
                 return;
             }
             position = (position + 1) & self.mask;
@@ -141,30 +160,37 @@ impl HeaderNames {
     }
 
     /// What the configuration knows of a name. It may be both: one that a rule reads, and another's underscore twin.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn look_up(&self, name: &[u8]) -> Known {
         let mut known = Known::default();
         let hash = hash(name);
         let mut position = hash as usize & self.mask;
-        while let Some(Some(slot)) = self.table.get(position) {
+        while let Some(slot) = self.table.get(position)
+            && !slot.is_empty()
+        {
             if slot.hash == hash {
-                let candidate = self.name(slot.id).as_bytes();
-                if same(candidate, name) {
-                    known.id = Some(slot.id);
-                } else if is_twin(candidate, name)
-                    // Of several it is the one whose twins have to go.
-                    && known
-                        .twin_of
-                        .is_none_or(|other| self.removal(other) < self.removal(slot.id))
-                {
-                    known.twin_of = Some(slot.id);
-                }
+                self.compare(slot.id, name, &mut known);
             }
             position = (position + 1) & self.mask;
         }
         known
     }
 
+    fn compare(&self, id: HeaderId, name: &[u8], known: &mut Known) {
+        let candidate = self.name(id).as_bytes();
+        if same(candidate, name) {
+            known.id = Some(id);
+        } else if is_twin(candidate, name)
+            // Of several it is the one whose twins have to go.
+            && known
+                .twin_of
+                .is_none_or(|other| self.removal(other) < self.removal(id))
+        {
+            known.twin_of = Some(id);
+        }
+    }
+
+    #[inline]
     pub(crate) fn name(&self, id: HeaderId) -> &str {
         self.names.get(id.index()).map_or("", String::as_str)
     }
@@ -177,14 +203,17 @@ impl HeaderNames {
     pub(crate) fn mark(&mut self, id: HeaderId, mark: impl FnOnce(&mut Removal)) {
         if let Some(removal) = self.removals.get_mut(id.index()) {
             mark(removal);
-            if (removal.always || removal.untrusted) && !self.removed.contains(&id) {
-                self.removed.push(id);
+            let removal = *removal;
+            self.removed.retain(|(other, _)| *other != id);
+            if removal.always || removal.untrusted {
+                self.removed.push((id, removal));
             }
         }
     }
 
-    /// The headers that are removed from some requests.
-    pub(crate) fn removed(&self) -> &[HeaderId] {
+    /// The headers that are removed from some requests, and when.
+    #[inline]
+    pub(crate) fn removed(&self) -> &[(HeaderId, Removal)] {
         &self.removed
     }
 
@@ -194,20 +223,13 @@ impl HeaderNames {
     }
 }
 
-/// Enough to tell a few dozen header names apart: the length, eight bytes from each end; the same for a name and its
-/// underscore twins.
-#[inline]
+/// Enough to tell a few dozen header names apart: the length, eight bytes from each end, or four of a short name; the
+/// same for a name and its underscore twins.
+#[inline(always)]
 fn hash(name: &[u8]) -> u32 {
     /// The bits in which `_` and `-` are the same, in each of eight bytes.
     const ALIKE: u64 = 0x8d8d_8d8d_8d8d_8d8d;
-    let (head, tail) = match (name.first_chunk(), name.last_chunk()) {
-        (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
-        _ => (
-            name.iter()
-                .fold(0, |word, byte| word << 8 | u64::from(*byte)),
-            0,
-        ),
-    };
+    let (head, tail) = ends(name);
     let mixed = (head & ALIKE)
         .wrapping_add(name.len() as u64)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -217,24 +239,36 @@ fn hash(name: &[u8]) -> u32 {
     hash
 }
 
+/// The first and the last eight bytes, which overlap in a name of less than sixteen.
+#[inline(always)]
+fn ends(name: &[u8]) -> (u64, u64) {
+    if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
+        (u64::from_le_bytes(*head), u64::from_le_bytes(*tail))
+    } else if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
+        (
+            u32::from_le_bytes(*head).into(),
+            u32::from_le_bytes(*tail).into(),
+        )
+    } else {
+        let word = name
+            .iter()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte));
+        (word, 0)
+    }
+}
+
 /// Whether two names are the same, eight bytes at a time. The module's `memcmp` goes byte by byte.
-#[inline]
+#[inline(always)]
 fn same(one: &[u8], other: &[u8]) -> bool {
-    if one.len() != other.len() {
-        return false;
-    }
-    match (one.last_chunk::<8>(), other.last_chunk::<8>()) {
-        (Some(last), Some(other_last)) => {
-            last == other_last
-                && one
-                    .as_chunks::<8>()
-                    .0
-                    .iter()
-                    .zip(other.as_chunks::<8>().0)
-                    .all(|(one, other)| u64::from_le_bytes(*one) == u64::from_le_bytes(*other))
-        }
-        _ => one.iter().zip(other).all(|(one, other)| one == other),
-    }
+    one.len() == other.len()
+        && ends(one) == ends(other)
+        && (one.len() <= 16
+            || one
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .zip(other.as_chunks::<8>().0)
+                .all(|(one, other)| u64::from_le_bytes(*one) == u64::from_le_bytes(*other)))
 }
 
 /// Whether `name` has underscores where `known` has hyphens, and is the same otherwise.

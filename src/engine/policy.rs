@@ -151,7 +151,7 @@ impl Retries {
 }
 
 /// Where headers are written, and what becomes of those that the request brought.
-struct Output<'f, 'a, R> {
+struct Output<'f, 'a, R: Request> {
     facts: &'f Facts<'a, R>,
     mode: RequestHeaders,
     operations: &'f mut Vec<Operation<'a>>,

@@ -67,9 +67,12 @@ impl Attribute {
 
 /// One request, as far as the engine can see it.
 pub trait Request {
+    /// An attribute's value.
+    type Value: AsRef<[u8]>;
+
     /// Every header line, pseudo-headers included, names in lower case, values as the bytes that came.
     fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])>;
 
     /// The value of an attribute, or nothing where it has none. Asked for at most once a request.
-    fn attribute(&self, attribute: Attribute) -> Option<Vec<u8>>;
+    fn attribute(&self, attribute: Attribute) -> Option<Self::Value>;
 }

@@ -166,7 +166,7 @@ impl RouteTable {
 }
 
 /// Looking for the first route that matches one request.
-struct Search<'s, 'r, R> {
+struct Search<'s, 'r, R: Request> {
     table: &'s RouteTable,
     facts: &'s Facts<'r, R>,
     best: u32,

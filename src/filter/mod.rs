@@ -1,5 +1,9 @@
 //! The glue to Envoy: the only place that knows proxy-wasm.
+//!
+//! `abi` is what Envoy calls, `host` what is called in Envoy.
 
+#[cfg(target_family = "wasm")]
+mod abi;
 mod counters;
 mod host;
 mod log;
@@ -7,10 +11,5 @@ mod pairs;
 mod report;
 mod request;
 mod root;
+mod streams;
 mod trouble;
-
-/// Registers the plugin with the SDK; called once when the VM starts.
-pub fn start() {
-    log::install();
-    proxy_wasm::set_root_context(|_| Box::new(root::Root::default()));
-}

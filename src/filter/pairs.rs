@@ -5,9 +5,12 @@
 
 /// The pairs in `buffer`. Where the buffer contradicts itself, they end.
 pub(super) fn pairs(buffer: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let (count, rest) = number(buffer).unwrap_or((0, &[]));
-    let (sizes, data) = count
-        .checked_mul(SIZES)
+    let (count, rest) = buffer
+        .split_first_chunk::<4>()
+        .map_or((0, &[][..]), |(count, rest)| (u32::from_le_bytes(*count), rest));
+    let (sizes, data) = usize::try_from(count)
+        .ok()
+        .and_then(|count| count.checked_mul(SIZES))
         .and_then(|size| rest.split_at_checked(size))
         .unwrap_or((&[], &[]));
     Pairs { sizes, data }
@@ -23,31 +26,24 @@ struct Pairs<'b> {
 impl<'b> Iterator for Pairs<'b> {
     type Item = (&'b [u8], &'b [u8]);
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
-        let (name_size, sizes) = number(self.sizes)?;
-        let (value_size, sizes) = number(sizes)?;
+        let (sizes, rest) = self.sizes.split_first_chunk::<SIZES>()?;
+        let sizes = u64::from_le_bytes(*sizes);
+        #[allow(clippy::cast_possible_truncation)] // Two numbers in one word.
+        let (name_size, value_size) = (sizes as u32 as usize, (sizes >> 32) as usize);
         let (name, data) = text(self.data, name_size)?;
         let (value, data) = text(data, value_size)?;
-        self.sizes = sizes;
+        self.sizes = rest;
         self.data = data;
         Some((name, value))
     }
 }
 
-#[inline]
-fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let (number, rest) = bytes.split_first_chunk::<4>()?;
-    usize::try_from(u32::from_le_bytes(*number))
-        .ok()
-        .map(|number| (number, rest))
-}
-
-#[inline]
+/// A text of that size and what follows its NUL.
+#[inline(always)]
 fn text(bytes: &[u8], size: usize) -> Option<(&[u8], &[u8])> {
-    let (text, rest) = bytes.split_at_checked(size)?;
-    let (_nul, rest) = rest.split_first()?;
-    Some((text, rest))
+    Some((bytes.get(..size)?, bytes.get(size + 1..)?))
 }
 
 #[cfg(test)]

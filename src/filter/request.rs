@@ -3,29 +3,50 @@
 use std::cell::OnceCell;
 use std::rc::Rc;
 
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
-
 use super::counters::{self, Counter};
-use super::host;
+use super::host::{self, Buffer};
 use super::pairs::pairs;
 use super::report::report;
 use super::root::Shared;
 use crate::config::Mode;
 use crate::engine::{Attribute, Because, Decision, Engine, Operation, Peer, Request};
 
-/// The filter's view of one HTTP stream.
-pub(super) struct RequestFilter {
-    engine: Option<Rc<Engine>>,
+/// A compiled configuration, and what its requests share.
+pub(super) struct Configured {
+    engine: Engine,
     shared: Rc<Shared>,
 }
 
-impl RequestFilter {
-    pub(super) fn new(engine: Option<Rc<Engine>>, shared: Rc<Shared>) -> Self {
+impl Configured {
+    pub(super) fn new(engine: Engine, shared: Rc<Shared>) -> Self {
         Self { engine, shared }
     }
 
-    fn count(&self, engine: &Engine, decision: &Decision<'_>) {
+    /// Decides about the request whose headers Envoy has now, and applies the decision.
+    pub(super) fn on_request_headers(&self) {
+        let engine = &self.engine;
+        let request = HostRequest {
+            headers: OnceCell::new(),
+            shared: &self.shared,
+        };
+        let decision = engine.decide(&request);
+        self.count(&decision);
+        if log::log_enabled!(log::Level::Debug) {
+            log_decision(engine, &decision);
+        }
+        if engine.mode() == Mode::Enforce {
+            for operation in &decision.operations {
+                self.apply(operation);
+            }
+        }
+        if engine.reports_decisions()
+            && let Err(status) = report(engine, &decision)
+        {
+            self.shared.host_call_failed("reporting a decision", status);
+        }
+    }
+
+    fn count(&self, decision: &Decision<'_>) {
         match decision.rule {
             Some(rule) => {
                 counters::count(Counter::Trusted);
@@ -43,7 +64,7 @@ impl RequestFilter {
         counters::count_if(notes.timeout, Counter::Timeout);
         counters::count_if(notes.retries, Counter::Retries);
         counters::count_if(notes.capped, Counter::Capped);
-        if engine.mode() == Mode::Shadow {
+        if self.engine.mode() == Mode::Shadow {
             counters::count(Counter::Shadow);
             counters::count_if(notes.forwarded_proto_rewritten, Counter::ShadowDisagreement);
         }
@@ -59,7 +80,7 @@ impl RequestFilter {
             },
         ) = (decision.rule, decision.because)
         {
-            self.shared.signal_is_unusable(engine, rule, header);
+            self.shared.signal_is_unusable(&self.engine, rule, header);
         }
     }
 
@@ -72,36 +93,6 @@ impl RequestFilter {
             self.shared
                 .host_call_failed("writing a request header", status);
         }
-    }
-}
-
-impl Context for RequestFilter {}
-
-impl HttpContext for RequestFilter {
-    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        let Some(engine) = &self.engine else {
-            return Action::Continue;
-        };
-        let request = HostRequest {
-            headers: OnceCell::new(),
-            shared: &self.shared,
-        };
-        let decision = engine.decide(&request);
-        self.count(engine, &decision);
-        if log::log_enabled!(log::Level::Debug) {
-            log_decision(engine, &decision);
-        }
-        if engine.mode() == Mode::Enforce {
-            for operation in &decision.operations {
-                self.apply(operation);
-            }
-        }
-        if engine.reports_decisions()
-            && let Err(status) = report(engine, &decision)
-        {
-            self.shared.host_call_failed("reporting a decision", status);
-        }
-        Action::Continue
     }
 }
 
@@ -126,23 +117,25 @@ fn log_decision(engine: &Engine, decision: &Decision<'_>) {
 ///
 /// What can't be read counts as absent, which nothing trusts.
 struct HostRequest<'s> {
-    headers: OnceCell<Vec<u8>>,
+    headers: OnceCell<Buffer>,
     shared: &'s Shared,
 }
 
 impl Request for HostRequest<'_> {
+    type Value = Buffer;
+
     fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let buffer = self.headers.get_or_init(|| {
             host::request_headers().unwrap_or_else(|status| {
                 self.shared
                     .host_call_failed("reading the request headers", status);
-                Vec::new()
+                Buffer::default()
             })
         });
-        pairs(buffer)
+        pairs(buffer.as_ref())
     }
 
-    fn attribute(&self, attribute: Attribute) -> Option<Vec<u8>> {
+    fn attribute(&self, attribute: Attribute) -> Option<Buffer> {
         host::property(attribute.path()).unwrap_or_else(|status| {
             self.shared.host_call_failed("reading an attribute", status);
             None

@@ -1,15 +1,13 @@
 //! The plugin as a whole: its configuration, counters and log.
 
+use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::rc::Rc;
 
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::ContextType;
-
 use super::counters::{self, Counter, FLUSH_PERIOD_MS};
-use super::host::{self, Status};
+use super::host::{self, Buffer, Status};
 use super::log::follow_host_level;
-use super::request::RequestFilter;
+use super::request::Configured;
 use super::trouble::{Trouble, Troubles};
 use crate::config::{self, Config, Mode, PeerAddress, Problem, Retries, Timeout};
 use crate::engine::{Engine, PeerProblem};
@@ -27,7 +25,7 @@ const MOST_LOGGED: usize = 100;
 /// The root context: one per plugin configuration and worker.
 #[derive(Default)]
 pub(super) struct Root {
-    engine: Option<Rc<Engine>>,
+    configured: RefCell<Option<Rc<Configured>>>,
     shared: Rc<Shared>,
 }
 
@@ -100,10 +98,9 @@ impl fmt::Display for Again {
     }
 }
 
-impl Context for Root {}
-
-impl RootContext for Root {
-    fn on_configure(&mut self, size: usize) -> bool {
+impl Root {
+    /// Reads the plugin configuration, which has that many bytes. False where it is refused; the one before stays.
+    pub(super) fn configure(&self, size: usize) -> bool {
         follow_host_level();
         let accepted = match configured(size) {
             Ok((engine, summary)) => {
@@ -111,7 +108,7 @@ impl RootContext for Root {
                 log::info!(
                     "{VERSION} ({COMMIT}) takes a configuration, the VM's number {generation}: {summary}"
                 );
-                self.engine = Some(Rc::new(engine));
+                self.take_over(engine);
                 self.shared.troubles.forget();
                 true
             }
@@ -128,7 +125,8 @@ impl RootContext for Root {
         accepted
     }
 
-    fn on_tick(&mut self) {
+    /// A period of [`FLUSH_PERIOD_MS`] has passed.
+    pub(super) fn tick(&self) {
         self.shared.troubles.tick();
         // With nothing to hand over there were no requests, and nobody to log anything.
         if counters::flush() {
@@ -136,15 +134,15 @@ impl RootContext for Root {
         }
     }
 
-    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(RequestFilter::new(
-            self.engine.clone(),
-            Rc::clone(&self.shared),
-        )))
+    /// Decides streams that begin from now on by this.
+    pub(super) fn take_over(&self, engine: Engine) {
+        let configured = Configured::new(engine, Rc::clone(&self.shared));
+        self.configured.replace(Some(Rc::new(configured)));
     }
 
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
+    /// What streams that begin now are decided by; nothing where no configuration was taken yet.
+    pub(super) fn configured(&self) -> Option<Rc<Configured>> {
+        self.configured.borrow().clone()
     }
 }
 
@@ -174,9 +172,9 @@ fn log_refusal(problems: &[Problem]) {
 fn configured(size: usize) -> Result<(Engine, String), Vec<Problem>> {
     let text = host::plugin_configuration(size).unwrap_or_else(|status| {
         log::error!("reading the plugin configuration: Envoy answered {status}");
-        Vec::new()
+        Buffer::default()
     });
-    let loaded = config::load(&text);
+    let loaded = config::load(text.as_ref());
     for warning in loaded.warnings().take(MOST_LOGGED) {
         log::warn!("{warning}");
     }

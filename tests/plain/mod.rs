@@ -8,6 +8,8 @@ use trusted_lb::engine::{Attribute, Operation, Request};
 pub(crate) struct Plain(pub(crate) wasm_host::Request);
 
 impl Request for Plain {
+    type Value = Vec<u8>;
+
     fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.0
             .headers

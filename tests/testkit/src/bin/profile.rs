@@ -1,4 +1,4 @@
-//! Where a request's instructions go: `profile MODULE WORKLOAD`, with a module that still has its functions' names.
+//! Where a request's instructions go: `./build.sh profile WORKLOAD`.
 
 use std::path::Path;
 
@@ -8,7 +8,10 @@ use testkit::workloads;
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [module, workload] = arguments.as_slice() else {
-        eprintln!("usage: profile MODULE WORKLOAD");
+        eprintln!("usage: ./build.sh profile WORKLOAD\n");
+        for workload in workloads::all() {
+            eprintln!("  \"{}\"", workload.name);
+        }
         std::process::exit(2);
     };
     let module = Module::load_profiling(Path::new(module)).expect("the module can be loaded");
