@@ -34,7 +34,10 @@ fn naming(folder: &Path, words: &[&str]) -> Vec<String> {
 fn only_the_filter_knows_proxy_wasm() {
     let source = repository().join("src");
     for layer in ["config", "engine", "cli", "bin"] {
-        let found = naming(&source.join(layer), &["proxy_on_", "proxy_get_", "crate::filter"]);
+        let found = naming(
+            &source.join(layer),
+            &["proxy_on_", "proxy_get_", "crate::filter"],
+        );
         assert!(found.is_empty(), "{found:?}");
     }
     let mut found = naming(&source.join("filter"), &["proxy_on_", "proxy_get_"]);

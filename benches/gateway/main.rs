@@ -23,7 +23,8 @@ use testkit::envoy::Envoy;
 use testkit::gateway::{Listener, bootstrap, merge, plugin_of, typed};
 use testkit::workloads::{self, HEADERS, LOAD_BALANCER, PATH};
 
-const USAGE: &str = "usage: ./build.sh bench [--rounds N] [--seconds S] [--only NAME]... [--svg FILE]
+const USAGE: &str =
+    "usage: ./build.sh bench [--rounds N] [--seconds S] [--only NAME]... [--svg FILE]
 
   --rounds N     how often every variant gets a slice (default 9; quartiles need at least 5)
   --seconds S    how long a slice is (default 0.5)
@@ -47,8 +48,14 @@ const RATIOS: &[(&str, &str)] = &[
     ("xfp only", LUA),
     ("untrusted", LUA),
     ("full job", NATIVE),
-    ("full job, 500 virtual hosts", "Lua full job, 500 virtual hosts"),
-    ("xfp only, 500 virtual hosts", "Lua one-liner, 500 virtual hosts"),
+    (
+        "full job, 500 virtual hosts",
+        "Lua full job, 500 virtual hosts",
+    ),
+    (
+        "xfp only, 500 virtual hosts",
+        "Lua one-liner, 500 virtual hosts",
+    ),
 ];
 
 const CONNECTIONS: usize = 16;
@@ -136,8 +143,12 @@ fn variants() -> Vec<Variant> {
             listener,
         });
     };
-    let plugin =
-        |config: &Value| Some(testkit::gateway::plugin(config, &BTreeMap::<String, String>::new()));
+    let plugin = |config: &Value| {
+        Some(testkit::gateway::plugin(
+            config,
+            &BTreeMap::<String, String>::new(),
+        ))
+    };
     for hosts in [false, true] {
         add(BASELINE, LOAD_BALANCER, None, hosts);
         add(
@@ -154,11 +165,17 @@ fn variants() -> Vec<Variant> {
         );
         if !hosts {
             add(NATIVE, LOAD_BALANCER, Some(native()), hosts);
-            add(EMPTY, LOAD_BALANCER, plugin(&json!({"untrusted": {"forwardedProto": "keep"}})), hosts);
+            let nothing = json!({"untrusted": {"forwardedProto": "keep"}});
+            add(EMPTY, LOAD_BALANCER, plugin(&nothing), hosts);
         }
         for workload in workloads::all() {
             if !hosts || matches!(workload.name, "xfp only" | "full job") {
-                add(workload.name, workload.peer, plugin(&workload.config), hosts);
+                add(
+                    workload.name,
+                    workload.peer,
+                    plugin(&workload.config),
+                    hosts,
+                );
             }
         }
     }
@@ -239,7 +256,10 @@ fn main() {
         variants.retain(|variant| {
             variant.name == variant.baseline
                 || options.only.contains(&variant.name)
-                || options.modules.iter().any(|(name, _)| *name == variant.name)
+                || options
+                    .modules
+                    .iter()
+                    .any(|(name, _)| *name == variant.name)
         });
         let needed: Vec<&str> = variants
             .iter()
@@ -332,7 +352,11 @@ fn measure(variants: &[Variant], options: &Options) -> Vec<Cost> {
 }
 
 /// Linear between the two values beside it.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
 fn quantile(sorted: &[f64], part: f64) -> f64 {
     let place = part * (sorted.len() - 1) as f64;
     let (low, high) = (place.floor() as usize, place.ceil() as usize);
@@ -449,7 +473,9 @@ fn connect(address: SocketAddr, from: IpAddr) -> TcpStream {
     socket
         .bind(&SocketAddr::new(from, 0).into())
         .expect("the source address is this machine's");
-    socket.connect(&address.into()).expect("the listener listens");
+    socket
+        .connect(&address.into())
+        .expect("the listener listens");
     socket.set_tcp_nodelay(true).expect("an option");
     socket.into()
 }
@@ -495,11 +521,17 @@ impl Random {
 }
 
 fn print_table(costs: &[Cost]) {
-    println!("{:<40} {:>9}   quartiles", "µs of CPU a request, above no filter", "median");
+    println!(
+        "{:<40} {:>9}   quartiles",
+        "µs of CPU a request, above no filter", "median"
+    );
     for cost in costs {
         let [low, median, high] = cost.quartiles;
         let in_all = if cost.is_baseline { "  in all" } else { "" };
-        println!("{:<40} {median:>9.2}   {low:.2} to {high:.2}{in_all}", cost.name);
+        println!(
+            "{:<40} {median:>9.2}   {low:.2} to {high:.2}{in_all}",
+            cost.name
+        );
     }
     println!();
     let median = |name: &str| {
@@ -519,7 +551,10 @@ fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     cpu.lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map_or_else(|| "unknown processor".to_owned(), |(_, name)| name.trim().to_owned())
+        .map_or_else(
+            || "unknown processor".to_owned(),
+            |(_, name)| name.trim().to_owned(),
+        )
 }
 
 fn today() -> String {

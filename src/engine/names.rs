@@ -242,9 +242,9 @@ fn hash(name: &[u8]) -> u32 {
 /// The first and the last eight bytes, which overlap in a name of less than sixteen.
 #[inline(always)]
 fn ends(name: &[u8]) -> (u64, u64) {
-    if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
+    if let (Some(head), Some(tail)) = (name.first_chunk::<8>(), name.last_chunk::<8>()) {
         (u64::from_le_bytes(*head), u64::from_le_bytes(*tail))
-    } else if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
+    } else if let (Some(head), Some(tail)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) {
         (
             u32::from_le_bytes(*head).into(),
             u32::from_le_bytes(*tail).into(),

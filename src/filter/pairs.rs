@@ -7,7 +7,9 @@
 pub(super) fn pairs(buffer: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let (count, rest) = buffer
         .split_first_chunk::<4>()
-        .map_or((0, &[][..]), |(count, rest)| (u32::from_le_bytes(*count), rest));
+        .map_or((0, &[][..]), |(count, rest)| {
+            (u32::from_le_bytes(*count), rest)
+        });
     let (sizes, data) = usize::try_from(count)
         .ok()
         .and_then(|count| count.checked_mul(SIZES))

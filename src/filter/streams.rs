@@ -117,7 +117,13 @@ mod tests {
     fn streams_are_decided_by_their_own_plugin_in_whatever_order_they_come() {
         plugin(1);
         plugin(2);
-        let of = |number| Rc::as_ptr(&root(number).and_then(|root| root.configured()).expect("configured"));
+        let of = |number| {
+            Rc::as_ptr(
+                &root(number)
+                    .and_then(|root| root.configured())
+                    .expect("configured"),
+            )
+        };
         let (one, two) = (of(1), of(2));
         create(10, 1);
         create(11, 2);
@@ -151,11 +157,11 @@ mod tests {
     #[test]
     fn a_stream_keeps_the_configuration_that_it_began_with() {
         plugin(1);
-        let old = root(1).and_then(|root| root.configured()).expect("configured");
+        let old = root(1)
+            .and_then(|root| root.configured())
+            .expect("configured");
         create(10, 1);
-        root(1)
-            .expect("it is there")
-            .take_over(engine());
+        root(1).expect("it is there").take_over(engine());
         create(11, 1);
         assert_ne!(decided_by(11), Some(Rc::as_ptr(&old)));
         assert_eq!(decided_by(10), Some(Rc::as_ptr(&old)));

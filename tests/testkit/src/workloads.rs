@@ -35,10 +35,22 @@ pub fn all() -> Vec<Workload> {
     };
     vec![
         workload("xfp only", xfp_only("source"), LOAD_BALANCER, 0),
+        workload(
+            "xfp and :scheme",
+            xfp_and_scheme("source"),
+            LOAD_BALANCER,
+            0,
+        ),
         workload("xfp only, auto", xfp_only("auto"), LOAD_BALANCER, 0),
         workload("untrusted", xfp_only("source"), STRANGER, 0),
         workload("full job", full_job("source"), LOAD_BALANCER, 0),
         workload("full job, auto", full_job("auto"), LOAD_BALANCER, 0),
+        workload(
+            "full job, rewriteScheme: auto",
+            with_scheme(full_job("source"), "auto"),
+            LOAD_BALANCER,
+            0,
+        ),
         workload("full job, untrusted", full_job("source"), STRANGER, 0),
         workload("1 block", blocks(1), LOAD_BALANCER, 1),
         workload("10,000 blocks", blocks(10_000), LOAD_BALANCER, 10_000),
@@ -63,16 +75,28 @@ pub fn named(name: &str) -> Workload {
 /// What the Lua one-liner does, but for the load balancer alone.
 #[must_use]
 pub fn xfp_only(peer_address: &str) -> Value {
+    with_scheme(xfp_and_scheme(peer_address), "never")
+}
+
+/// As [`xfp_only`], with what a configuration does that doesn't say anything about `:scheme`.
+#[must_use]
+pub fn xfp_and_scheme(peer_address: &str) -> Value {
     json!({
         "peerAddress": peer_address,
         "trustedLoadBalancers": [rule(&["127.0.0.2/31", "10.0.0.0/16", "2001:db8::/56"])],
     })
 }
 
-/// Peer in three blocks, x-forwarded-proto, `:scheme`, four defaults.
+fn with_scheme(mut config: Value, rewrite: &str) -> Value {
+    config["rewriteScheme"] = json!(rewrite);
+    config
+}
+
+/// Peer in three blocks, x-forwarded-proto, `:scheme`, four defaults; like the Lua filter that does the same it writes
+/// `:scheme` on every protocol.
 #[must_use]
 pub fn full_job(peer_address: &str) -> Value {
-    let mut config = xfp_only(peer_address);
+    let mut config = with_scheme(xfp_and_scheme(peer_address), "always");
     config["defaults"] = json!({
         "timeout": "15s",
         "retries": {"attempts": 2, "perTryTimeout": "5s", "retryOn": ["connect-failure", "refused-stream"]},
@@ -131,6 +155,23 @@ pub fn all_signals() -> Value {
         "x-forwarded-ssl", "front-end-https", "fastly-ssl", "x-arr-ssl", "forwarded",
         {"header": "x-lb-tls", "https": ["1"], "http": ["0"]}, "x-forwarded-port",
     ]});
+    config
+}
+
+/// A rule that asks for headers of each kind, one of them on a second load balancer.
+#[must_use]
+pub fn header_matches() -> Value {
+    let mut config = xfp_only("source");
+    let mut other = rule(&["10.9.0.0/16"]);
+    other["name"] = json!("other");
+    other["match"]["headers"] = json!([{"name": "x-edge", "exact": "1"}]);
+    config["trustedLoadBalancers"][0]["match"]["headers"] = json!([
+        {"name": "x-amzn-trace-id", "prefix": "Root="},
+        {"name": "user-agent", "present": true},
+        {"name": "cache-control", "exact": "no-cache"},
+    ]);
+    let ours = config["trustedLoadBalancers"][0].take();
+    config["trustedLoadBalancers"] = json!([other, ours]);
     config
 }
 
