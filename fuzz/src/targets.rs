@@ -94,6 +94,8 @@ struct Plain {
 }
 
 impl Request for Plain {
+    type Value = Vec<u8>;
+
     fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.headers
             .iter()
