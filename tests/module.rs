@@ -192,6 +192,21 @@ fn after_a_refused_configuration_the_one_before_goes_on() {
 }
 
 #[test]
+fn in_shadow_mode_the_token_does_not_reach_the_upstream_and_nothing_else_changes() {
+    let config = br#"{"mode": "shadow", "peerAddress": "header:x-lb-peer", "helperToken": {"fromEnv": "TOKEN"},
+        "trustedLoadBalancers": [{"name": "lb", "match": {"ipBlocks": ["10.0.0.7"]}, "forwardedProto": {"default": "https"}}],
+        "defaults": {"timeout": "1s"}}"#;
+    let mut vm = Vm::new(module(), &[("TOKEN", "hush-hush-hush")]);
+    assert!(vm.start(config).expect("no trap"));
+    let before = request("10.0.0.7").header("x-forwarded-ssl", "on");
+    let sent = before
+        .clone()
+        .header("x-lb-peer", "hush-hush-hush 10.0.0.7");
+    let outcome = vm.request(sent).expect("no trap");
+    assert_eq!(outcome.headers, before.headers);
+}
+
+#[test]
 fn a_missing_secret_refuses_the_configuration_and_is_never_logged() {
     let config = br#"{"trustedLoadBalancers": [{"name": "lb",
         "match": {"headers": [{"name": "x-origin-verify", "fromEnv": "SECRET"}]}, "forwardedProto": {"default": "https"}}]}"#;

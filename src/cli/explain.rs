@@ -306,9 +306,15 @@ pub(super) fn text(config: &Config, engine: &Engine, seen: &Seen) -> String {
     if decision.route.is_none() {
         out.push_str("  the defaults apply\n");
     }
+    let helpers = mutated(config);
     out.push_str(match config.mode {
         Mode::Enforce => "\nheaders:\n",
-        Mode::Shadow => "\nheaders (mode: shadow changes none; enforced, they would be):\n",
+        Mode::Shadow if helpers.is_empty() => {
+            "\nheaders (mode: shadow changes none; enforced, they would be):\n"
+        }
+        Mode::Shadow => {
+            "\nheaders (mode: shadow removes the helper headers and changes no other; enforced, they would be):\n"
+        }
     });
     if decision.operations.is_empty() {
         out.push_str("  nothing changes\n");
@@ -318,7 +324,6 @@ pub(super) fn text(config: &Config, engine: &Engine, seen: &Seen) -> String {
         let after = change.after.as_deref().unwrap_or("(removed)");
         let _ = writeln!(out, "  {}: {before} -> {after}", change.name);
     }
-    let helpers = mutated(config);
     if !helpers.is_empty() {
         let _ = writeln!(
             out,

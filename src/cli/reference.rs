@@ -186,7 +186,7 @@ pub(super) const OBJECTS: &[Object] = &[
                 "Overrides. In listed order, the first whose `match` holds applies.",
                 "[{name: uploads, match: {paths: [{prefix: /upload}]}, timeout: 5m}]"),
             field!("mode", Kind::Words(&["enforce", "shadow"]), default "enforce",
-                "`shadow`: decide, count and log, but change nothing.", "shadow"),
+                "`shadow`: decide, count and log, but change nothing; only helper headers are removed all the same.", "shadow"),
             field!("reportDecision", Kind::Boolean, default "false",
                 "Put each decision where an access log can print it: rule, route, scheme and reason; see \
                  [operations](operations.md#reportdecision). Two to four more host calls a request.", "true"),

@@ -336,7 +336,7 @@ pub enum Mode {
     /// Decide and apply.
     #[default]
     Enforce,
-    /// Decide, count and log; change nothing.
+    /// Decide, count and log; change nothing but for the removal of helper headers.
     Shadow,
 }
 

@@ -90,6 +90,20 @@ impl Engine {
         self.mode
     }
 
+    /// Whether an operation is to be carried out. In shadow mode nothing is, but for the removal of helper headers: the
+    /// token in them is no business of the upstream's.
+    #[must_use]
+    pub fn carries_out(&self, operation: &Operation<'_>) -> bool {
+        match (self.mode, operation) {
+            (Mode::Enforce, _) => true,
+            (Mode::Shadow, Operation::Set { .. }) => false,
+            (Mode::Shadow, Operation::Remove { name }) => {
+                let known = self.names.look_up(name).id;
+                known.is_some_and(|id| self.names.removal(id).always)
+            }
+        }
+    }
+
     /// Whether each decision is to be put where an access log can print it.
     #[must_use]
     pub fn reports_decisions(&self) -> bool {

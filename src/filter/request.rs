@@ -34,8 +34,8 @@ impl Configured {
         if log::log_enabled!(log::Level::Debug) {
             log_decision(engine, &decision);
         }
-        if engine.mode() == Mode::Enforce {
-            for operation in &decision.operations {
+        for operation in &decision.operations {
+            if engine.carries_out(operation) {
                 self.apply(operation);
             }
         }
