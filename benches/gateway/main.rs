@@ -9,6 +9,8 @@
 // A bench ends where something is not as expected.
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod floor;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -28,6 +30,8 @@ const USAGE: &str =
 
   --rounds N     how often every variant gets a slice (default 9; quartiles need at least 5)
   --seconds S    how long a slice is (default 0.5)
+  --connections N
+                 how many requests are under way at once (default 16)
   --only NAME    this variant only; may be repeated
   --module NAME=FILE
                  one more variant: the full job's configuration with this module; may be repeated
@@ -48,6 +52,8 @@ const RATIOS: &[(&str, &str)] = &[
     ("xfp only", LUA),
     ("untrusted", LUA),
     ("full job", NATIVE),
+    ("calls of: full job", LUA_FULL),
+    ("calls of: xfp only", LUA),
     (
         "full job, 500 virtual hosts",
         "Lua full job, 500 virtual hosts",
@@ -58,11 +64,10 @@ const RATIOS: &[(&str, &str)] = &[
     ),
 ];
 
-const CONNECTIONS: usize = 16;
-
 struct Options {
     rounds: usize,
     slice: Duration,
+    connections: usize,
     only: Vec<String>,
     modules: Vec<(String, PathBuf)>,
     svg: Option<PathBuf>,
@@ -72,6 +77,7 @@ fn options() -> Result<Options, String> {
     let mut options = Options {
         rounds: 9,
         slice: Duration::from_millis(500),
+        connections: 16,
         only: Vec::new(),
         modules: Vec::new(),
         svg: None,
@@ -98,6 +104,12 @@ fn options() -> Result<Options, String> {
                     .ok()
                     .filter(|slice| !slice.is_zero())
                     .ok_or("--seconds takes a number above 0")?;
+            }
+            "--connections" => {
+                let count: usize = value()?
+                    .parse()
+                    .map_err(|_| "--connections takes a number")?;
+                options.connections = count.max(1);
             }
             "--only" => options.only.push(value()?),
             "--module" => {
@@ -234,13 +246,20 @@ fn main() {
         std::process::exit(2);
     });
     let mut variants = variants();
-    for (name, file) in &options.modules {
-        let plugin = plugin_of(file, &workloads::full_job("source"), &BTreeMap::new());
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let floors = floor::FLOORS
+        .iter()
+        .map(|(name, calls)| ((*name).to_owned(), floor::write(&folder, name, calls)));
+    for (name, file) in floors
+        .chain(options.modules.iter().cloned())
+        .collect::<Vec<_>>()
+    {
+        let plugin = plugin_of(&file, &workloads::full_job("source"), &BTreeMap::new());
         variants.push(Variant {
             name: name.clone(),
             baseline: BASELINE,
             peer: LOAD_BALANCER,
-            listener: Listener::new(name)
+            listener: Listener::new(&name)
                 .unobserved()
                 .virtual_hosts(virtual_hosts(1))
                 .filter(plugin),
@@ -293,7 +312,13 @@ fn measure(variants: &[Variant], options: &Options) -> Vec<Cost> {
     pin(&envoy);
     let mut loads: Vec<Load> = variants
         .iter()
-        .map(|variant| Load::new(envoy.listener(&variant.name), variant.peer))
+        .map(|variant| {
+            Load::new(
+                envoy.listener(&variant.name),
+                variant.peer,
+                options.connections,
+            )
+        })
         .collect();
     for (variant, load) in variants.iter().zip(&loads) {
         eprintln!("{:<40} sees {}", variant.name, load.check());
@@ -415,12 +440,12 @@ struct Load {
 }
 
 impl Load {
-    fn new(address: SocketAddr, peer: &str) -> Self {
+    fn new(address: SocketAddr, peer: &str, connections: usize) -> Self {
         let peer = peer.parse().expect("an address");
         Self {
             address,
             peer,
-            connections: (0..CONNECTIONS).map(|_| connect(address, peer)).collect(),
+            connections: (0..connections).map(|_| connect(address, peer)).collect(),
             request: request("app.example.com"),
         }
     }
@@ -587,7 +612,10 @@ fn picture(costs: &[Cost], options: &Options) -> String {
         let [low, median, high] = cost.quartiles.map(|value| value.max(0.0) / most * WIDTH);
         let colour = if cost.name.starts_with("Lua") {
             "#e07a3f"
-        } else if cost.name == NATIVE {
+        } else if cost.name == NATIVE
+            || cost.name.contains("calls of")
+            || cost.name.contains("module")
+        {
             "#9aa5b1"
         } else {
             "#3b7dd8"
