@@ -47,7 +47,9 @@ usage: ./build.sh [COMMAND]
   test --envoy VERSION
                       only the tests that run Envoy, with this version
   bench [OPTIONS]     what a request costs a real Envoy, against Lua; needs two idle cores and some minutes; --help
-  profile WORKLOAD    the instructions of one request by function; without WORKLOAD it lists them
+  profile [--configure] WORKLOAD
+                      the instructions of one request, or of taking its configuration, by function; without WORKLOAD it
+                      lists them
   envoy [VERSION]     print the path of an Envoy binary (default $DEFAULT_ENVOY), downloading it first where needed;
                       known to work: $KNOWN_ENVOYS
   tool NAME           print the path of a program of Debian's, unpacking it below target/ first

@@ -220,3 +220,18 @@ fn ten_thousand_blocks_and_a_thousand_routes_cost_what_one_does() {
         assert_eq!(one.calls, many.calls);
     }
 }
+
+/// Configurations of a size that nobody writes by hand. On a slow machine Envoy took up to 13 and 35 ms for these two
+/// (`docs/performance.md`), in which that worker serves nobody.
+#[test]
+fn a_large_configuration_is_taken_in_less_than_150_million_instructions() {
+    for (name, most) in [
+        ("1 block", 400_000),
+        ("10,000 blocks", 125_000_000),
+        ("1,000 routes", 150_000_000),
+    ] {
+        let vm = started(&workloads::named(name).config, &BTreeMap::new());
+        let spent = vm.instructions();
+        assert!(spent > 0 && spent < most, "{name}: {spent}");
+    }
+}
