@@ -562,8 +562,9 @@ fn configuration(n: u64) -> Value {
         1 => workloads::blocks(500),
         2 => workloads::routes(200),
         5 => workloads::all_signals(),
-        _ => workloads::xfp_only("auto"),
+        _ => workloads::xfp_and_scheme("auto"),
     };
+    config["rewriteScheme"] = "auto".into();
     config["trustedLoadBalancers"][0]["forwardedProto"]["default"] = "https".into();
     config["reportDecision"] = (n % 6 == 4).into();
     config["defaults"] = json!({
