@@ -4,7 +4,7 @@
 // A bench ends where something is not as expected.
 #![allow(clippy::expect_used, clippy::panic, missing_docs)]
 
-#[path = "../tests/plain/mod.rs"]
+#[path = "../tests/native/plain.rs"]
 #[allow(dead_code)]
 mod plain;
 

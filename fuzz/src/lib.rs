@@ -1,4 +1,4 @@
-//! What is fuzzed. `./build.sh fuzz` runs it under libFuzzer; `tests/fuzz.rs` replays the corpus and tries a little more.
+//! What is fuzzed. `./build.sh fuzz` runs it under libFuzzer; `tests/native/fuzz_corpus.rs` replays the corpus and tries a little more.
 
 mod targets;
 

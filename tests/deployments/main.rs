@@ -1,14 +1,15 @@
-//! The examples of whole deployments, tried as far as one machine can: Docker Compose, its dashboard and alerts, kustomize,
-//! the smoke test in a cluster.
+//! Whole deployments, tried as far as one machine can: Docker Compose, its dashboard and alerts, kustomize, the smoke test
+//! in a cluster, the image in a registry.
 
-// Tests end where something is not as expected.
+// A test ends when something is not as expected.
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../command/mod.rs"]
+#[path = "../cli/command.rs"]
 mod command;
 mod compose;
 mod gitops;
 mod monitoring;
+mod oci;
 mod smoke_test_job;
 
 use std::path::Path;

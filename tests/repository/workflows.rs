@@ -1,8 +1,5 @@
 //! The workflow for a public repository's continuous integration, as far as it can be tried here.
 
-// Tests end where something is not as expected.
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::process::Command;
 
 use serde_json::Value;

@@ -1,8 +1,5 @@
 //! The built module where its host fails: no call, property, buffer or order of events ends the VM or fills its memory.
 
-// Tests end where something is not as expected.
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::sync::OnceLock;
 
 use testkit::artifacts;

@@ -1,8 +1,5 @@
 //! Who may know whom: the decision knows no host, and only the glue knows proxy-wasm.
 
-// Tests end where something is not as expected.
-#![allow(clippy::expect_used, clippy::panic)]
-
 use std::path::Path;
 
 use testkit::artifacts::repository;

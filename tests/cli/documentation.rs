@@ -1,19 +1,15 @@
 //! What the documentation says, tried: its links, its configurations, its command lines.
 
-// Tests end where something is not as expected.
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod command;
-
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use command::{COMMAND, below, listed, read, relative, run, text};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use testkit::artifacts::repository;
+
+use crate::command::{COMMAND, below, listed, read, relative, run, text};
 
 /// Every Markdown file of the repository that people read.
 fn pages() -> Vec<PathBuf> {

@@ -3,20 +3,16 @@
 //! Where an output was meant to change, `SNAPSHOTS=overwrite` writes the new ones into the expected files (and
 //! `TRYCMD=overwrite` those of the console sessions): read the difference before committing it.
 
-// Tests end where something is not as expected.
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod command;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use command::{COMMAND, below, listed, read, relative, run, text};
 use serde_json::{Value, json};
 use testkit::artifacts::repository;
 use testkit::cases::{self, Case, Group, Protocol};
 use testkit::gateway::{Listener, bootstrap};
 use testkit::hcm::{LISTENER_PORT, VIRTUAL_HOST};
+
+use crate::command::{COMMAND, below, listed, read, relative, run, text};
 
 /// Each file of a folder gives exactly the output in the file beside it, and this exit code.
 fn checked_as_expected(folder: &str, code: i32) -> usize {

@@ -1,8 +1,5 @@
 //! What an operator sees of the filter in a real Envoy: counters, log lines, decisions in the access log.
 
-// Tests end where something is not as expected.
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;

@@ -1,8 +1,5 @@
 //! Plugin configuration that changes while a gateway serves, as it does whenever a `WasmPlugin` is edited.
 
-// Tests end where something is not as expected.
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

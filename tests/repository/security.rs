@@ -1,8 +1,5 @@
 //! The security model's claims: the tests that it names exist, and dependencies are what deny.toml allows.
 
-// Tests end where something is not as expected.
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;

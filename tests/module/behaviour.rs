@@ -1,8 +1,5 @@
 //! The built module in an in-process proxy-wasm host.
 
-// Tests end where something is not as expected.
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::sync::OnceLock;
 
 use testkit::wasm_host::{Fault, Module, Outcome, Request, Vm};

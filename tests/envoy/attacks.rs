@@ -1,7 +1,5 @@
 //! What an untrusted client may send, crossed with every way to set a gateway up: tests/attacks/README.md.
 
-// Tests end where something is not as expected.
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 // No authority is another thing than none that is said.
 #![allow(clippy::option_option)]
 
@@ -773,7 +771,7 @@ fn in_envoy_no_untrusted_client_is_redirected_to_https_or_spared_the_redirect() 
                 let location = old
                     .response()
                     .and_then(|response| response.header("location"));
-                // Over HTTP/2 the raw client doesn't decode headers; tests/envoy.rs has that case.
+                // Over HTTP/2 the raw client doesn't decode headers; tests/envoy/requests.rs has that case.
                 let right = protocol == Protocol::Http2
                     || location
                         .as_deref()

@@ -1,21 +1,17 @@
 //! What holds for every configuration and every request, tried with arbitrary ones.
 
-// Tests end where something is not as expected.
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod plain;
-
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use plain::Plain;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 use testkit::wasm_host;
 use trusted_lb::config;
 use trusted_lb::engine::{Engine, Operation};
+
+use crate::plain::Plain;
 
 fn engine(config: &Value) -> Engine {
     let loaded = config::load(config.to_string().as_bytes());

@@ -1,8 +1,5 @@
 //! The image: made twice, pushed to a registry, read back as Istio's agent reads it.
 
-// Tests end where something is not as expected.
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::io::Read;

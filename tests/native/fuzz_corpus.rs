@@ -1,11 +1,8 @@
 //! The fuzz targets without a fuzzer: the whole corpus, and some variations of it. `./build.sh fuzz` does it
 //! thoroughly.
 
-// Tests end where something is not as expected.
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 #[allow(clippy::pedantic, unreachable_pub)]
-#[path = "../fuzz/src/targets.rs"]
+#[path = "../../fuzz/src/targets.rs"]
 mod targets;
 
 use testkit::artifacts::repository;

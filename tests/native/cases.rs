@@ -1,16 +1,12 @@
 //! The table of request cases, given to the engine as plain data.
 
-// Tests end where something is not as expected.
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod plain;
-
 use std::collections::BTreeMap;
 
-use plain::Plain;
 use testkit::{cases, hcm};
 use trusted_lb::config::{self, Mode};
 use trusted_lb::engine::Engine;
+
+use crate::plain::Plain;
 
 fn engine(config: &serde_json::Value, environment: &BTreeMap<String, String>) -> Engine {
     let loaded = config::load(config.to_string().as_bytes());

@@ -1,8 +1,5 @@
 //! What clients of a gateway see when the filter can't be loaded, is refused, or ends: `docs/fail-modes.md`, as tests.
 
-// Tests end where something is not as expected.
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,4 @@
-//! The examples, run as their READMEs say. That what they configure is right is tested with the command, in `cli.rs`.
-
-// Tests end where something is not as expected.
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+//! The examples, run as their READMEs say. That what they configure is right is tested with the command, in `tests/cli`.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;

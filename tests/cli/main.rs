@@ -1,0 +1,8 @@
+//! The `trusted-lb` command and the documents, as people use them.
+
+// A test ends when something is not as expected.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod command;
+mod commands;
+mod documentation;

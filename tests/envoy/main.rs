@@ -1,0 +1,12 @@
+//! The built module in a real Envoy.
+
+// A test ends when something is not as expected.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod attacks;
+mod examples;
+mod fail_modes;
+mod hot_configuration;
+mod operations;
+mod requests;
+mod soak;
