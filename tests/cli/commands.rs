@@ -1,7 +1,6 @@
 //! The `trusted-lb` command, as people use it: the built binary, its output and its exit codes.
 //!
-//! Where an output was meant to change, `SNAPSHOTS=overwrite` writes the new ones into the expected files (and
-//! `TRYCMD=overwrite` those of the console sessions): read the difference before committing it.
+//! If an output was meant to change, `./build.sh bless` writes the new ones into the expected files.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! What a request costs, in numbers that don't depend on the machine: host calls, entries into the module (callbacks for
 //! memory included) and executed instructions, for every case of the table and every workload of the benches.
 //!
-//! The numbers are in `tests/module/budgets.txt`, and may fall but not grow. Where they were meant to change,
-//! `BUDGETS=overwrite` writes the new ones: read the difference before committing it.
+//! The numbers are in `tests/module/budgets.txt`, and may fall but not grow. If they were meant to change,
+//! `./build.sh bless` writes the new ones.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -173,7 +173,7 @@ fn no_request_costs_more_than_it_did() {
     );
     assert!(
         wrong.is_empty(),
-        "{}\nBUDGETS=overwrite takes over the new numbers",
+        "{}\n./build.sh bless takes over the new numbers",
         wrong.join("\n")
     );
 }
