@@ -20,6 +20,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/oci.sh
 # shellcheck source=scripts/reproduce.sh
 . scripts/reproduce.sh
+# shellcheck source=scripts/release.sh
+. scripts/release.sh
 # shellcheck source=scripts/fuzz.sh
 . scripts/fuzz.sh
 # shellcheck source=scripts/deny.sh
@@ -35,11 +37,13 @@ usage() {
 usage: ./build.sh [COMMAND]
 
   build [--quiet]     build the module into $MODULE (the default)
-  cli                 build the trusted-lb command into $COMMAND
+  cli [--target TRIPLE]
+                      build the trusted-lb command into $COMMAND, or for another machine into $COMMAND-TRIPLE
   oci [--push REFERENCE [OPTIONS...]]
                       write the module as an OCI image into $LAYOUT and its bill of materials beside it, print the
                       digests that a WasmPlugin names, and push it; OPTIONS go to skopeo copy, credentials are skopeo's
   reproduce           build the module twice from nothing at different paths, and compare
+  notes VERSION       print what CHANGELOG.md says about a version
   demo                show it working in a real Envoy, on this machine's loopback
   soak [SECONDS [plain]]
                       mixed load on a real Envoy while configurations and endpoints come and go (default 600 s); plain:
@@ -123,15 +127,27 @@ describe_module() {
 }
 
 cmd_cli() {
-    [ $# = 0 ] || fail "cli takes no arguments"
-    local version
+    local version result=$COMMAND program=target/command/trusted-lb target=()
+    case "${1-}" in
+    '') ;;
+    --target)
+        [ $# = 2 ] || fail "--target takes one target triple" "rustc --print target-list lists them"
+        target=(--target "$2")
+        result=$COMMAND-$2
+        program=target/$2/command/trusted-lb
+        ;;
+    *) fail "cli doesn't know $1" "it takes --target TRIPLE" ;;
+    esac
     version="$(package_field version) ($(commit))"
-    say "building $COMMAND (a minute on the first run)"
-    TRUSTED_LB_VERSION="$version" cargo build --quiet --locked --profile command --features cli --bin trusted-lb
+    say "building $result (a minute on the first run)"
+    # An empty list is an error for the bash of macOS, unless it is written like this.
+    TRUSTED_LB_VERSION="$version" cargo build --quiet --locked --profile command --features cli --bin trusted-lb \
+        ${target[@]+"${target[@]}"}
     mkdir -p dist
-    cp target/command/trusted-lb "$COMMAND.part"
-    mv "$COMMAND.part" "$COMMAND"
-    say "$COMMAND  $("$COMMAND" --version)"
+    cp "$program" "$result.part"
+    mv "$result.part" "$result"
+    # One for another machine can't be run here.
+    say "$result  $("$result" --version 2>/dev/null || echo "$version")"
 }
 
 cmd_oci() {
@@ -157,6 +173,11 @@ cmd_reproduce() {
 # The commit that is built, as versions show it.
 commit() {
     git rev-parse --short=12 HEAD 2>/dev/null || echo unknown
+}
+
+cmd_notes() {
+    [ $# = 1 ] || fail "notes takes one version"
+    release_notes "$1"
 }
 
 cmd_demo() {
@@ -292,7 +313,7 @@ cmd_clean() {
 }
 
 case "${1-build}" in
-build | bench | bless | profile | cli | oci | reproduce | demo | fuzz | deny | soak | test | envoy | tool | clean) "cmd_${1-build}" "${@:2}" ;;
+build | bench | bless | profile | cli | oci | reproduce | notes | demo | fuzz | deny | soak | test | envoy | tool | clean) "cmd_${1-build}" "${@:2}" ;;
 help | -h | --help) usage ;;
 *)
     say "error: there is no command '$1'"

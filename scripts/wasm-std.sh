@@ -12,7 +12,7 @@ wasm_rustc=
 
 find_wasm_std() {
     if ! have cargo || ! have rustc; then
-        fail "there is no Rust toolchain" "install rustup, or your distribution's cargo and rustc (1.88 or newer)"
+        fail "there is no Rust toolchain" "install rustup, or your distribution's cargo and rustc (1.89 or newer)"
     fi
     if active_toolchain_has_std; then
         wasm_std_from="the active toolchain"
