@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::names;
+
 /// Checks and explains configurations of trusted-lb.
 #[derive(Debug, Parser)]
 #[command(
@@ -52,14 +54,28 @@ pub(super) enum Format {
     Json,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum CheckFormat {
+    /// For people
+    #[default]
+    Text,
+    /// For machines
+    Json,
+    /// SARIF 2.1.0, for code scanning services and editors
+    Sarif,
+    /// Annotations of a GitHub workflow
+    Github,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// Plugin configurations, WasmPlugin, TrafficExtension, EnvoyFilter, VirtualService, Envoy bootstraps; - is stdin
+    /// Plugin configurations, WasmPlugin, TrafficExtension, EnvoyFilter, VirtualService, Envoy Gateway's policies, Envoy
+    /// bootstraps, config dumps; folders of them; - is stdin
     #[arg(required = true, value_name = "FILE")]
     pub(super) files: Vec<PathBuf>,
     /// How problems are printed
     #[arg(long, default_value = "text")]
-    pub(super) format: Format,
+    pub(super) format: CheckFormat,
 }
 
 #[derive(Debug, Args)]
@@ -76,11 +92,11 @@ pub(super) struct ExplainArgs {
     #[arg(long, default_value_t = 8080)]
     pub(super) port: u16,
     /// The method
-    #[arg(long, default_value = "GET")]
+    #[arg(long, default_value = "GET", value_parser = names::method)]
     pub(super) method: String,
     /// The URL; its scheme is what an HTTP/2 peer says itself
-    #[arg(long, default_value = "http://app.example.com/")]
-    pub(super) url: String,
+    #[arg(long, default_value = "http://app.example.com/", value_parser = names::request_url)]
+    pub(super) url: names::RequestUrl,
     /// A header line, as often as needed
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header_line)]
     pub(super) headers: Vec<(String, String)>,
@@ -123,16 +139,6 @@ pub(super) struct ExplainArgs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Target {
-    /// Istio's WasmPlugin
-    Wasmplugin,
-    /// An EnvoyFilter that reads the module from a file
-    Envoyfilter,
-    /// The HTTP filter for a standalone Envoy
-    Envoy,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Phase {
     /// In front of authentication
     Authn,
@@ -154,36 +160,106 @@ pub(super) enum FailStrategy {
 }
 
 #[derive(Debug, Args)]
+#[command(subcommand_value_name = "TARGET", subcommand_help_heading = "Targets")]
 pub(super) struct RenderArgs {
     /// What to write
+    #[command(subcommand)]
     pub(super) target: Target,
-    /// A file with one configuration; - is stdin
+}
+
+/// What `render` writes. Each has the options that it has a use for.
+#[derive(Debug, Subcommand)]
+pub(super) enum Target {
+    /// Istio's WasmPlugin
+    Wasmplugin(IstioPluginArgs),
+    /// Istio's TrafficExtension, in place of the WasmPlugin from Istio 1.30 on
+    Trafficextension(IstioPluginArgs),
+    /// An EnvoyFilter that reads the module from a file
+    Envoyfilter(EnvoyFilterArgs),
+    /// Envoy Gateway's `EnvoyExtensionPolicy`
+    Envoyextensionpolicy(PolicyArgs),
+    /// The HTTP filter for a standalone Envoy
+    Envoy(FilterArgs),
+}
+
+/// What every target has.
+#[derive(Debug, Args)]
+pub(super) struct CommonArgs {
+    /// A file with one configuration, in whatever it stands; - is stdin
     pub(super) file: PathBuf,
-    /// The resource's name
-    #[arg(long, default_value = "trusted-lb")]
+    /// The name of the resource, or of the filter
+    #[arg(long, default_value = "trusted-lb", value_parser = names::resource)]
     pub(super) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct IstioPluginArgs {
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
     /// The resource's namespace
-    #[arg(long, default_value = "istio-ingress")]
+    #[arg(long, default_value = "istio-ingress", value_parser = names::label)]
     pub(super) namespace: String,
     /// Labels of the gateway's pods, as often as needed
-    #[arg(long, value_name = "LABEL=VALUE", value_parser = variable, default_value = "istio=ingressgateway")]
+    #[arg(long, value_name = "LABEL=VALUE", value_parser = names::pod_label, default_value = "istio=ingressgateway")]
     pub(super) selector: Vec<(String, String)>,
     /// A Gateway (Gateway API) in place of the selector
-    #[arg(long, value_name = "GATEWAY")]
+    #[arg(long, value_name = "GATEWAY", conflicts_with = "selector", value_parser = names::resource)]
     pub(super) target_ref: Option<String>,
     /// Where Istio gets the module
-    #[arg(long, default_value = "oci://registry.example.com/trusted-lb:0.1.0")]
+    #[arg(long, default_value = "oci://registry.example.com/trusted-lb:0.1.0", value_parser = names::module_url)]
     pub(super) url: String,
     /// Of the manifest for oci://, of the module for https://
-    #[arg(long)]
+    #[arg(long, value_parser = names::sha256)]
     pub(super) sha256: Option<String>,
-    /// The module's file, for envoyfilter and envoy
-    #[arg(long, default_value = "/etc/trusted-lb/trusted_lb.wasm")]
-    pub(super) file_in_proxy: String,
     /// Where in the filter chain
     #[arg(long, default_value = "authn")]
     pub(super) phase: Phase,
-    /// What happens where the module can't be loaded
+    /// What happens if the module can't be loaded
+    #[arg(long, default_value = "fail-close")]
+    pub(super) fail_strategy: FailStrategy,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EnvoyFilterArgs {
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+    /// The resource's namespace
+    #[arg(long, default_value = "istio-ingress", value_parser = names::label)]
+    pub(super) namespace: String,
+    /// Labels of the gateway's pods, as often as needed
+    #[arg(long, value_name = "LABEL=VALUE", value_parser = names::pod_label, default_value = "istio=ingressgateway")]
+    pub(super) selector: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicyArgs {
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+    /// The namespace of the resource, and of the Gateway
+    #[arg(long, default_value = "default", value_parser = names::label)]
+    pub(super) namespace: String,
+    /// The Gateway that the plugin is for
+    #[arg(long, value_name = "GATEWAY", value_parser = names::resource)]
+    pub(super) target_ref: String,
+    /// Where Envoy Gateway gets the module: an image, or a URL of the module
+    #[arg(long, default_value = "registry.example.com/trusted-lb:0.1.0", value_parser = names::module_url)]
+    pub(super) url: String,
+    /// Of the manifest for an image, of the module for https://
+    #[arg(long, value_parser = names::sha256)]
+    pub(super) sha256: Option<String>,
+    /// Requests pass uncorrected if the module can't be loaded
+    #[arg(long)]
+    pub(super) fail_open: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FilterArgs {
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+    /// The module's file
+    #[arg(long, default_value = "/etc/trusted-lb/trusted_lb.wasm")]
+    pub(super) file_in_proxy: String,
+    /// What happens if the module can't be loaded
     #[arg(long, default_value = "fail-close")]
     pub(super) fail_strategy: FailStrategy,
 }
@@ -204,12 +280,19 @@ pub(super) struct MigrateArgs {
 }
 
 fn header_line(text: &str) -> Result<(String, String), String> {
-    match text.split_once(':') {
-        Some((name, value)) if !name.is_empty() => {
-            Ok((name.trim().to_owned(), value.trim().to_owned()))
-        }
-        _ => Err("write a header as 'name: value'".to_owned()),
+    let Some((name, value)) = text.split_once(':') else {
+        return Err("write a header as 'name: value'".to_owned());
+    };
+    let (name, value) = (name.trim(), value.trim());
+    if !names::is_token(name) {
+        return Err(format!(
+            "{name:?} is no header name; write a header as 'name: value'"
+        ));
     }
+    if value.chars().any(char::is_control) {
+        return Err("a header's value has no control characters".to_owned());
+    }
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

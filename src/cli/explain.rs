@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::{Value, json};
 
-use super::find::Manager;
+use super::plugins::Manager;
 use crate::config::{Config, HeaderMatch, HeaderValueMatch, Mode, PeerAddress, Scheme, SignalForm};
 use crate::engine::{Attribute, Because, Engine, Explanation, Operation, Peer, Reading, Request};
 

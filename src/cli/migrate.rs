@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::args::MigrateArgs;
-use super::source::{Located, Source};
+use super::files::{Located, Source};
 use super::yaml;
 use crate::config::Node;
 

@@ -3,28 +3,28 @@
 mod args;
 mod check;
 mod explain;
-mod find;
+mod files;
 mod migrate;
+mod names;
+mod plugins;
 mod reference;
 mod render;
 mod report;
-mod source;
 mod yaml;
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 
 use clap::{CommandFactory, Parser};
 
-use crate::config::{self, Config, Severity};
+use crate::config::{self, Config};
 use crate::engine::Engine;
-use args::{Arguments, CheckArgs, Command, ExplainArgs, Format, MigrateArgs, RenderArgs};
+use args::{Arguments, Command, ExplainArgs, Format, MigrateArgs};
 use explain::{Certificate, Described};
-use find::Found;
-use source::Source;
+use plugins::Plugin;
 
 /// Version, and commit where the build knew it.
 const VERSION: &str = match option_env!("TRUSTED_LB_VERSION") {
@@ -37,8 +37,11 @@ const HELPER_TOKEN: &str = "token-of-the-early-header-mutation";
 
 /// A configuration is invalid.
 const INVALID: u8 = 1;
-/// The command was used wrongly.
+/// The command was used wrongly, or a file can't be read or written.
 const USAGE: u8 = 2;
+
+/// Errors that are shown of a configuration that is needed right.
+const MOST_ERRORS: usize = 100;
 
 /// What went wrong, said in one line.
 struct Failure {
@@ -51,9 +54,9 @@ struct Failure {
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
-        Command::Check(arguments) => check(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Explain(arguments) => explain(*arguments),
-        Command::Render(arguments) => render(&arguments),
+        Command::Render(arguments) => render::run(&arguments),
         Command::Migrate(arguments) => migrate(&arguments),
         Command::Schema => done(&format!("{:#}\n", reference::schema())),
         Command::Reference => done(&reference::markdown()),
@@ -72,166 +75,112 @@ pub fn run() -> ExitCode {
     }
 }
 
+fn usage(message: String) -> Failure {
+    Failure {
+        code: USAGE,
+        message,
+    }
+}
+
 /// Prints the whole answer.
-#[allow(clippy::unnecessary_wraps)] // What every sub-command answers.
 fn done(text: &str) -> Result<u8, Failure> {
-    print(text);
+    print(text)?;
     Ok(0)
 }
 
-fn print(text: &str) {
-    // A reader that has gone away (`| head`) is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+/// Prints a part of the answer. A reader that has gone away (`| head`) is no failure, a full disk is.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(usage(format!("the answer can't be written: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
-fn read(path: &Path) -> Result<Source, Failure> {
-    let usage = |message: String| Failure {
-        code: USAGE,
-        message,
-    };
-    if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin()
-            .read_to_string(&mut text)
-            .map_err(|error| usage(format!("standard input: {error}")))?;
-        return Ok(Source {
-            name: "<stdin>".to_owned(),
-            text,
-        });
-    }
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| usage(format!("{}: {error}", path.display())))?;
-    Ok(Source {
-        name: path.display().to_string(),
-        text,
-    })
-}
-
-fn check(arguments: &CheckArgs) -> Result<u8, Failure> {
-    let sources = arguments
-        .files
-        .iter()
-        .map(|file| read(file))
-        .collect::<Result<Vec<_>, _>>()?;
-    let checked = check::sources(sources);
-    let count = |severity| {
-        checked
-            .diagnostics
-            .iter()
-            .filter(|diagnostic| diagnostic.severity == severity)
-            .count()
-    };
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    if arguments.format == Format::Json {
-        let list: serde_json::Value = checked
-            .diagnostics
-            .iter()
-            .map(report::Diagnostic::json)
-            .collect();
-        print(&format!("{list:#}\n"));
-    } else {
-        let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let mut out = String::new();
-        for diagnostic in &checked.diagnostics {
-            out.push_str(&diagnostic.text(colours));
-            out.push_str("\n\n");
-        }
-        if !checked.suggested_routes.is_empty() {
-            out.push_str("add to routes, in front of others that match the same requests:\n\n");
-            out.push_str(&checked.suggested_routes.concat());
-            out.push('\n');
-        }
-        let number =
-            |count, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-        let _ = writeln!(
-            out,
-            "{}, {}, {}",
-            number(checked.configurations, "configuration"),
-            number(errors, "error"),
-            number(warnings, "warning")
-        );
-        print(&out);
-    }
-    Ok(if errors > 0 { INVALID } else { 0 })
+/// Whether the answer may have colours in it.
+fn colours() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal()
+        && !is_set("NO_COLOR")
+        && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 /// The one configuration of a file, valid.
-fn only_configuration(path: &Path) -> Result<(Found, Config), Failure> {
-    let source = Rc::new(read(path)?);
+fn only_configuration(path: &Path) -> Result<(Plugin, Config), Failure> {
+    let source = Rc::new(files::one(path).map_err(usage)?);
     let invalid = |message: String| Failure {
         code: INVALID,
         message,
     };
-    let mut contents = find::in_source(&source).map_err(|(source, error)| {
-        invalid(report::Diagnostic::syntax(source, error).text(false))
+    let mut contents = plugins::in_source(&source).map_err(|error| {
+        let diagnostic = report::Diagnostic::syntax(&source, error);
+        invalid(report::text(&diagnostic, false))
     })?;
-    let mut configurations = contents.take_configurations().into_iter();
-    if let Some(unusable) = contents.unusable.first() {
-        return Err(invalid(format!(
-            "{}: {} ({})",
-            source.name, unusable.message, unusable.help
-        )));
+    let mut plugins = contents.take_plugins();
+    if let Some(finding) = contents.findings.first() {
+        return Err(invalid(report::text(finding, false)));
     }
-    let Some(found) = configurations.next() else {
+    // A config dump holds the same listener in several places.
+    let mut configurations = Vec::new();
+    plugins.retain(|plugin| {
+        let new = !configurations.contains(&plugin.document.node());
+        if new {
+            configurations.push(plugin.document.node());
+        }
+        new
+    });
+    let mut plugins = plugins.into_iter();
+    let Some(plugin) = plugins.next() else {
         return Err(invalid(format!(
             "{}: there is no configuration of trusted-lb in this file",
             source.name
         )));
     };
-    if let Some(second) = configurations.next() {
+    if let Some(second) = plugins.next() {
         return Err(invalid(format!(
-            "{}: there is more than one configuration in this file: {} and {}",
-            source.name, found.holder, second.holder
+            "{}: there is more than one configuration in this file: {} (line {}) and {} (line {})",
+            source.name,
+            plugin.holder,
+            source.line(plugin.document.span.start),
+            second.holder,
+            source.line(second.document.span.start)
         )));
     }
-    let loaded = config::load_document(&found.document.node());
-    let Some(config) = loaded.config else {
-        let problems: Vec<String> = loaded
-            .problems
+    let Some(config) = plugin.loaded.config.clone() else {
+        let errors: Vec<_> = plugin.loaded.errors().collect();
+        let mut shown: Vec<String> = errors
             .iter()
-            .filter(|problem| problem.severity == Severity::Error)
-            .map(|problem| check::located(problem, &found).text(false))
+            .take(MOST_ERRORS)
+            .map(|problem| report::text(&check::located(problem, &plugin), false))
             .collect();
+        if errors.len() > MOST_ERRORS {
+            shown.push(format!("and {} more", errors.len() - MOST_ERRORS));
+        }
         return Err(invalid(format!(
             "the configuration is invalid\n\n{}",
-            problems.join("\n\n")
+            shown.join("\n\n")
         )));
     };
-    Ok((found, config))
+    Ok((plugin, config))
 }
 
 fn explain(arguments: ExplainArgs) -> Result<u8, Failure> {
-    let (found, config) = only_configuration(&arguments.file)?;
-    let usage = |message: &str| Failure {
-        code: USAGE,
-        message: message.to_owned(),
-    };
-    let (scheme, rest) = arguments
-        .url
-        .split_once("://")
-        .filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
-        .ok_or_else(|| usage("--url: write a whole URL, such as https://shop.example.com/cart"))?;
-    let (authority, path) = match rest.find(['/', '?']) {
-        Some(at) => rest.split_at(at),
-        None => (rest, "/"),
-    };
+    let (plugin, config) = only_configuration(&arguments.file)?;
     if let Some(name) = &arguments.virtual_service
         && !name.contains('/')
     {
-        return Err(usage("--virtual-service: write NAMESPACE/NAME"));
+        return Err(usage("--virtual-service: write NAMESPACE/NAME".to_owned()));
     }
     let described = Described {
         peer: arguments.peer,
         forwarded_for: arguments.xff,
         port: arguments.port,
         method: arguments.method,
-        scheme: scheme.to_owned(),
-        authority: authority.to_owned(),
-        path: if path.starts_with('?') {
-            format!("/{path}")
-        } else {
-            path.to_owned()
-        },
+        scheme: arguments.url.scheme,
+        authority: arguments.url.authority,
+        path: arguments.url.path,
         headers: arguments.headers,
         http2: arguments.http2,
         tls: arguments.tls,
@@ -244,7 +193,7 @@ fn explain(arguments: ExplainArgs) -> Result<u8, Failure> {
                 .map(|digest| digest.replace(':', "").to_ascii_lowercase()),
         },
         claimed: arguments.proxy_protocol,
-        manager: found.manager,
+        manager: plugin.manager,
         trusted_hops: arguments.num_trusted_proxies,
         virtual_host: arguments.virtual_host,
         route: arguments.route,
@@ -291,29 +240,14 @@ fn explain(arguments: ExplainArgs) -> Result<u8, Failure> {
     done(&out)
 }
 
-fn render(arguments: &RenderArgs) -> Result<u8, Failure> {
-    let (found, config) = only_configuration(&arguments.file)?;
-    // A file that is the configuration and nothing else keeps its comments.
-    let alone = found.holder == "a plugin configuration";
-    let text = alone
-        .then_some(found.source.text.as_str())
-        .filter(|text| !text.trim_start().starts_with('{'));
-    done(&render::manifest(
-        arguments,
-        &config,
-        &found.document.node(),
-        text,
-    ))
-}
-
 fn migrate(arguments: &MigrateArgs) -> Result<u8, Failure> {
-    let source = read(&arguments.file)?;
+    let source = files::one(&arguments.file).map_err(usage)?;
     let migrated = migrate::source(&source, arguments).map_err(|message| Failure {
         code: INVALID,
         message,
     })?;
     let manifests: Vec<&str> = migrated.iter().map(|one| one.manifest.as_str()).collect();
-    print(&manifests.join("---\n"));
+    print(&manifests.join("---\n"))?;
     for remark in migrated.iter().flat_map(|one| &one.remarks) {
         eprintln!("note: {remark}");
     }

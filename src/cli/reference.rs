@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::source::Source;
+use super::files::Source;
 use crate::config::{DEFAULT_REMOVED_HEADERS, IDEMPOTENT_METHODS, NAMED_SETS};
 
 /// An object of the language.
@@ -563,10 +563,7 @@ fn object_schema(object: &Object) -> Value {
 
 /// The example as JSON.
 fn example(field: &Field) -> Value {
-    let source = Source {
-        name: field.name.to_owned(),
-        text: field.example.to_owned(),
-    };
+    let source = Source::new(field.name, field.example);
     let document = source
         .documents()
         .ok()

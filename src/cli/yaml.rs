@@ -1,5 +1,7 @@
 //! Configurations written as YAML.
 
+use std::fmt::Write as _;
+
 use crate::config::Node;
 
 /// A value in block style, each line indented.
@@ -105,8 +107,24 @@ pub(super) fn text(text: &str) -> String {
     if plain || address || duration {
         text.to_owned()
     } else {
-        json(&Node::Text(text.to_owned())).to_string()
+        printable(&json(&Node::Text(text.to_owned())).to_string())
     }
+}
+
+/// JSON with everything escaped that YAML doesn't print or reads as the end of a line.
+pub(super) fn printable(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if matches!(
+            c,
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+        ) {
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// A configuration as JSON.

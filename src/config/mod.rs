@@ -36,6 +36,8 @@ pub use document::Node;
 pub use model::*;
 pub use problem::{Problem, Severity};
 
+#[cfg(feature = "cli")]
+pub(crate) use problem::closest;
 pub(crate) use problem::joined;
 use problem::{Path, Problems};
 

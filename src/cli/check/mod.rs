@@ -1,0 +1,211 @@
+//! `trusted-lb check`: what is wrong with configurations, before a gateway sees them.
+
+mod manager;
+mod overridden;
+mod run;
+
+use std::rc::Rc;
+
+use super::files::{Located, Source};
+use super::plugins::{self, Contents, Plugin};
+use super::report::Diagnostic;
+use crate::config::{self, Config, Problem, Severity};
+
+pub(super) use run::run;
+
+/// Problems shown of one configuration, and of everything. What is behind them is counted.
+const MOST_OF_ONE: usize = 100;
+const MOST_OF_ALL: usize = 1_000;
+
+/// What came of checking some files.
+#[derive(Default)]
+pub(super) struct Checked {
+    pub(super) diagnostics: Vec<Diagnostic>,
+    /// Problems of configurations that aren't among the diagnostics, because there are so many.
+    pub(super) left_out: Vec<LeftOut>,
+    /// The file of each configuration that was found.
+    pub(super) configurations: Vec<Rc<Source>>,
+    /// `routes` entries that leave VirtualServices' own timeouts and retries alone.
+    pub(super) suggested_routes: Vec<String>,
+}
+
+/// Problems of one configuration that aren't shown.
+pub(super) struct LeftOut {
+    pub(super) source: Rc<Source>,
+    pub(super) errors: usize,
+    pub(super) warnings: usize,
+}
+
+/// Checks every configuration in these texts.
+pub(super) fn sources(sources: &[Rc<Source>]) -> Checked {
+    let mut checked = Checked::default();
+    let mut all = Contents::default();
+    for source in sources {
+        match plugins::in_source(source) {
+            Ok(contents) => all.extend(contents),
+            Err(error) => checked.diagnostics.push(Diagnostic::syntax(source, error)),
+        }
+    }
+    let plugins = all.take_plugins();
+    checked.diagnostics.append(&mut all.findings);
+    // Among many manifests most have none. Not one in all of them is a mistake.
+    if let Some(source) = sources.last()
+        && plugins.is_empty()
+        && checked.diagnostics.is_empty()
+    {
+        checked
+            .diagnostics
+            .push(nothing_found(source, all.known > 0));
+    }
+    let mut overrides = overridden::Found::default();
+    for plugin in &plugins {
+        checked.configurations.push(Rc::clone(&plugin.source));
+        let mut problems = plugin.loaded.problems.clone();
+        if let Some(config) = &plugin.loaded.config {
+            manager::rules(config, plugin.manager, &mut problems);
+            spoofable_signals(config, &mut problems);
+            missing_variables(plugin, &mut problems);
+            overrides.of(config, &all.policies);
+        }
+        checked.add(plugin, problems);
+    }
+    checked.diagnostics.append(&mut overrides.diagnostics);
+    checked.suggested_routes = overrides.routes;
+    checked
+}
+
+impl Checked {
+    /// Adds the problems of a configuration: in the order of the text, or the errors first if they are too many.
+    fn add(&mut self, plugin: &Plugin, mut problems: Vec<Problem>) {
+        if problems.len() > MOST_OF_ONE {
+            problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+            let rest = problems.split_off(MOST_OF_ONE);
+            let errors = rest
+                .iter()
+                .filter(|problem| problem.severity == Severity::Error)
+                .count();
+            self.left_out.push(LeftOut {
+                source: Rc::clone(&plugin.source),
+                errors,
+                warnings: rest.len() - errors,
+            });
+        }
+        self.diagnostics
+            .extend(problems.iter().map(|problem| located(problem, plugin)));
+    }
+}
+
+/// A problem at its place.
+pub(super) fn located(problem: &Problem, plugin: &Plugin) -> Diagnostic {
+    Diagnostic::problem(
+        problem,
+        &plugin.source,
+        plugin.document.place(&problem.path),
+    )
+}
+
+/// That there is nothing to check. Among resources of others that may be so: a hook gives whatever has changed.
+fn nothing_found(source: &Rc<Source>, has_others: bool) -> Diagnostic {
+    let mut finding = Diagnostic::error(
+        "nothing-found",
+        source,
+        0..0,
+        "there is no configuration of trusted-lb in this file",
+        "give a plugin configuration, a WasmPlugin, TrafficExtension, EnvoyFilter or EnvoyExtensionPolicy, or an Envoy \
+         bootstrap or config dump",
+    );
+    if has_others {
+        finding.severity = Severity::Warning;
+    }
+    finding
+}
+
+/// Signals that their own load balancer doesn't overwrite.
+fn spoofable_signals(config: &Config, problems: &mut Vec<Problem>) {
+    for (path, signal) in signals(config) {
+        if signal.name.as_str() == "fastly-ssl" {
+            problems.push(Problem {
+                severity: Severity::Warning,
+                path,
+                message: "Fastly passes a client's own fastly-ssl on, so that every client of Fastly's can say https"
+                    .to_owned(),
+                help: Some(
+                    "let VCL set a header of your own from fastly_info.edge.is_tls, as in examples/load-balancers/fastly"
+                        .to_owned(),
+                ),
+            });
+        }
+    }
+}
+
+/// Variables that the configuration reads and that the VM beside it isn't given: the gateway would refuse it.
+fn missing_variables(plugin: &Plugin, problems: &mut Vec<Problem>) {
+    let Some(environment) = &plugin.environment else {
+        return;
+    };
+    let mut read = Vec::new();
+    variables(&plugin.document, "", &mut read);
+    for (name, path) in read {
+        if environment.iter().any(|known| known == name) {
+            continue;
+        }
+        problems.push(Problem {
+            severity: Severity::Error,
+            path,
+            message: format!(
+                "the Wasm VM here gets no environment variable {name}, so the gateway would refuse the configuration"
+            ),
+            help: Some(format!(
+                "in a WasmPlugin write vmConfig: {{env: [{{name: {name}, valueFrom: HOST}}]}}, in an Envoy \
+                 configuration vm_config: {{environment_variables: {{host_env_keys: [{name}]}}}}"
+            )),
+        });
+    }
+}
+
+/// The variables that `fromEnv` names, with their places.
+fn variables<'l>(located: &'l Located, path: &str, read: &mut Vec<(&'l str, String)>) {
+    for field in located.fields() {
+        let path = match path {
+            "" => field.name.clone(),
+            path => format!("{path}.{}", field.name),
+        };
+        if field.name == "fromEnv" {
+            read.extend(field.value.text().map(|name| (name, path.clone())));
+            for (index, item) in field.value.items().iter().enumerate() {
+                read.extend(item.text().map(|name| (name, format!("{path}[{index}]"))));
+            }
+        } else {
+            variables(&field.value, &path, read);
+        }
+    }
+    for (index, item) in located.items().iter().enumerate() {
+        variables(item, &format!("{path}[{index}]"), read);
+    }
+}
+
+/// Every signal, with its place.
+pub(super) fn signals(config: &Config) -> impl Iterator<Item = (String, &config::Signal)> {
+    let of_rules = config
+        .trusted_load_balancers
+        .iter()
+        .enumerate()
+        .map(|(index, rule)| {
+            (
+                format!("trustedLoadBalancers[{index}]"),
+                &rule.forwarded_proto,
+            )
+        });
+    let of_routes = config
+        .routes
+        .iter()
+        .enumerate()
+        .filter_map(|(index, route)| {
+            Some((format!("routes[{index}]"), route.forwarded_proto.as_ref()?))
+        });
+    of_rules.chain(of_routes).flat_map(|(path, proto)| {
+        let place =
+            move |(position, signal)| (format!("{path}.forwardedProto.from[{position}]"), signal);
+        proto.from.iter().enumerate().map(place)
+    })
+}

@@ -1,0 +1,140 @@
+//! `trusted-lb check` as a command.
+
+use std::fmt::Write as _;
+use std::rc::Rc;
+
+use super::{Checked, MOST_OF_ALL};
+use crate::cli::args::{CheckArgs, CheckFormat};
+use crate::cli::files::{self, Source};
+use crate::cli::report::{self, Diagnostic};
+use crate::cli::{Failure, INVALID, print, usage};
+use crate::config::Severity;
+
+/// Checks files and prints what it finds.
+pub(in crate::cli) fn run(arguments: &CheckArgs) -> Result<u8, Failure> {
+    let inputs = files::inputs(&arguments.files).map_err(usage)?;
+    let checked = super::sources(&inputs.sources);
+    let numbers = Numbers::of(&checked, None);
+    let shown: Vec<&Diagnostic> = checked.diagnostics.iter().take(MOST_OF_ALL).collect();
+    let mut out = String::new();
+    match arguments.format {
+        CheckFormat::Text => {
+            let colours = crate::cli::colours();
+            for diagnostic in &shown {
+                out.push_str(&report::text(diagnostic, colours));
+                out.push_str("\n\n");
+            }
+            summary(&mut out, &inputs, &checked, &numbers);
+        }
+        CheckFormat::Json => {
+            let list: serde_json::Value = shown.iter().map(|one| one.json()).collect();
+            let _ = writeln!(out, "{list:#}");
+        }
+        CheckFormat::Sarif => {
+            let _ = writeln!(out, "{:#}", report::sarif(&shown));
+        }
+        CheckFormat::Github => {
+            for diagnostic in &shown {
+                out.push_str(&report::github(diagnostic));
+            }
+            summary(&mut out, &inputs, &checked, &numbers);
+        }
+    }
+    print(&out)?;
+    Ok(if numbers.errors > 0 { INVALID } else { 0 })
+}
+
+/// How much there is of what.
+#[derive(Default)]
+struct Numbers {
+    configurations: usize,
+    errors: usize,
+    warnings: usize,
+}
+
+impl Numbers {
+    /// Of one file, or of all.
+    fn of(checked: &Checked, source: Option<&Rc<Source>>) -> Self {
+        let is_meant = |of: &Rc<Source>| source.is_none_or(|source| Rc::ptr_eq(source, of));
+        let mut numbers = Numbers::default();
+        for diagnostic in checked
+            .diagnostics
+            .iter()
+            .filter(|one| is_meant(&one.source))
+        {
+            match diagnostic.severity {
+                Severity::Error => numbers.errors += 1,
+                Severity::Warning => numbers.warnings += 1,
+            }
+        }
+        for left_out in checked.left_out.iter().filter(|one| is_meant(&one.source)) {
+            numbers.errors += left_out.errors;
+            numbers.warnings += left_out.warnings;
+        }
+        numbers.configurations = checked
+            .configurations
+            .iter()
+            .filter(|of| is_meant(of))
+            .count();
+        numbers
+    }
+
+    fn text(&self) -> String {
+        let number =
+            |count, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        format!(
+            "{}, {}, {}",
+            number(self.configurations, "configuration"),
+            number(self.errors, "error"),
+            number(self.warnings, "warning")
+        )
+    }
+}
+
+/// So many files are summed up one by one.
+const MANY_FILES: usize = 4;
+
+/// Lines of a summary: files beyond these have only their errors told.
+const MOST_FILES: usize = 200;
+
+fn summary(out: &mut String, inputs: &files::Inputs, checked: &Checked, numbers: &Numbers) {
+    if !checked.suggested_routes.is_empty() {
+        out.push_str("add to routes, in front of others that match the same requests:\n\n");
+        for route in checked.suggested_routes.iter().take(MOST_OF_ALL) {
+            out.push_str(route);
+        }
+        out.push('\n');
+    }
+    let left_out = checked.diagnostics.len().saturating_sub(MOST_OF_ALL)
+        + checked
+            .left_out
+            .iter()
+            .map(|one| one.errors + one.warnings)
+            .sum::<usize>();
+    if left_out > 0 {
+        let _ = writeln!(out, "and {left_out} more problems like these\n");
+    }
+    if inputs.sources.len() >= MANY_FILES {
+        let mut without = inputs.skipped.len();
+        let mut lines = 0;
+        for source in &inputs.sources {
+            let own = Numbers::of(checked, Some(source));
+            let is_worth_a_line = own.configurations + own.errors + own.warnings > 0;
+            if is_worth_a_line && lines < MOST_FILES {
+                let _ = writeln!(out, "{}: {}", source.name, own.text());
+                lines += 1;
+            } else if !is_worth_a_line {
+                without += 1;
+            }
+        }
+        if without > 0 {
+            let files = if without == 1 {
+                "1 file"
+            } else {
+                &format!("{without} files")
+            };
+            let _ = writeln!(out, "{files} without trusted-lb");
+        }
+    }
+    let _ = writeln!(out, "{}", numbers.text());
+}

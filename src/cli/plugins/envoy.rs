@@ -1,0 +1,362 @@
+//! Wasm filters anywhere in an Envoy configuration: bootstraps, listeners, filters alone, config dumps, and the parts
+//! of them that Kubernetes resources carry.
+
+use std::rc::Rc;
+
+use serde::de::IgnoredAny;
+
+use super::handed::{self, Handed};
+use super::manager::{Manager, has_proxy_protocol};
+use super::ours::{self, Evidence};
+use super::{Contents, Form, Plugin};
+use crate::cli::files::{Located, Source, Value, is_spelling_of};
+use crate::cli::report::Diagnostic;
+use crate::config::{self, Loaded, Node};
+
+/// What is known of the place that is being looked at.
+#[derive(Clone)]
+pub(super) struct Place<'l> {
+    /// What holds it, for people.
+    pub(super) holder: &'l str,
+    manager: Option<Manager>,
+    proxy_protocol: bool,
+    /// The name of the filter or extension.
+    name: Option<&'l Located>,
+}
+
+impl<'l> Place<'l> {
+    pub(super) fn new(holder: &'l str) -> Self {
+        Self {
+            holder,
+            manager: None,
+            proxy_protocol: false,
+            name: None,
+        }
+    }
+}
+
+/// Fields by which a file is known as one of Envoy's.
+const SIGNS: &[&str] = &[
+    "static_resources",
+    "dynamic_resources",
+    "typed_config",
+    "typed_per_filter_config",
+    "config_discovery",
+    "http_filters",
+    "filter_chains",
+    "listener_filters",
+    "virtual_hosts",
+    "configs",
+    "resources",
+    "listeners",
+];
+
+/// Whether a document is a configuration of Envoy's.
+pub(super) fn is_envoy(document: &Located) -> bool {
+    document.get("@type").is_some()
+        || document
+            .fields()
+            .any(|field| SIGNS.iter().any(|name| is_spelling_of(&field.name, name)))
+}
+
+/// Looks for Wasm filters in a value and everything below it.
+pub(super) fn search<'l>(
+    source: &Rc<Source>,
+    located: &'l Located,
+    mut place: Place<'l>,
+    contents: &mut Contents,
+) {
+    if let Some(name) = located.get("name") {
+        place.name = Some(name);
+    }
+    let mut message = located;
+    if let Some((kind, content)) = located.any() {
+        message = content;
+        match kind {
+            "envoy.extensions.filters.http.wasm.v3.Wasm" => {
+                wasm_filter(source, content, &place, contents);
+                return;
+            }
+            "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
+                place.manager = Some(Manager::read(content, place.proxy_protocol));
+            }
+            _ => {}
+        }
+    }
+    if let Some(filters) = message.proto("listener_filters")
+        && has_proxy_protocol(filters)
+    {
+        place.proxy_protocol = true;
+    }
+    for field in message.fields() {
+        search(source, &field.value, place.clone(), contents);
+    }
+    for item in message.items() {
+        search(source, item, place.clone(), contents);
+    }
+}
+
+/// `envoy.extensions.filters.http.wasm.v3.Wasm`.
+fn wasm_filter(source: &Rc<Source>, wasm: &Located, place: &Place<'_>, contents: &mut Contents) {
+    let plugin = wasm.proto("config");
+    let at = |path: &[&str]| plugin.and_then(|plugin| plugin.proto_at(path));
+    let mut evidence = Evidence::default();
+    evidence.name(place.name);
+    evidence.name(at(&["name"]));
+    evidence.name(at(&["root_id"]));
+    evidence.name(at(&["vm_config", "vm_id"]));
+    evidence.module(at(&["vm_config", "code", "local", "filename"]));
+    evidence.module(at(&["vm_config", "code", "remote", "http_uri", "uri"]));
+
+    let any = plugin.and_then(|plugin| plugin.proto_field("configuration"));
+    let handed = handed::over(any.map(|field| &field.value));
+    if !is_ours(source, &evidence, any.map(|field| &field.value), &handed) {
+        return;
+    }
+    if let Some(plugin) = plugin {
+        misspelled(source, plugin, contents);
+    }
+    let holder = format!("the Wasm filter in {}", place.holder);
+    let (document, loaded) = match handed {
+        Handed::Text(text, scalar) => in_text(source, scalar, text.as_bytes()),
+        Handed::Bytes(bytes, scalar) => in_bytes(scalar, &bytes),
+        Handed::Nothing => {
+            let at = any.map_or(wasm, |field| &field.value);
+            contents.findings.push(Diagnostic::error(
+                "configuration-missing",
+                source,
+                at.start(),
+                format!("{holder} has no configuration, which trusted-lb refuses"),
+                handed::STRING_VALUE,
+            ));
+            return;
+        }
+        Handed::Encoded(kind) => {
+            let at = any.map_or(wasm, |field| &field.value);
+            let message = if kind == "google.protobuf.Struct" {
+                format!(
+                    "{holder} has its configuration as fields, which Envoy hands over in a form that trusted-lb refuses"
+                )
+            } else {
+                format!("{holder} has a {kind} as its configuration, which trusted-lb can't read")
+            };
+            let value = at.get("value").unwrap_or(at);
+            contents.findings.push(Diagnostic::error(
+                "configuration-not-text",
+                source,
+                value.start(),
+                message,
+                handed::STRING_VALUE,
+            ));
+            return;
+        }
+        Handed::Refused(at, message, help) => {
+            contents.findings.push(Diagnostic::error(
+                "refused-by-envoy",
+                source,
+                at.start(),
+                message,
+                help,
+            ));
+            return;
+        }
+    };
+    contents.plugins.push(Plugin {
+        holder,
+        form: Form::EnvoyFilter,
+        source: Rc::clone(source),
+        document,
+        loaded,
+        manager: place.manager,
+        environment: plugin.map(environment),
+    });
+}
+
+/// Whether the filter is ours, whatever form its configuration has.
+fn is_ours(
+    source: &Rc<Source>,
+    evidence: &Evidence<'_>,
+    any: Option<&Located>,
+    handed: &Handed<'_>,
+) -> bool {
+    let in_text = |text: &str, scalar: Option<&Located>| {
+        let document = scalar.and_then(|scalar| match source.json_within(scalar) {
+            Some(document) => Some(document),
+            None => source.documents_within(scalar).ok()?.into_iter().next(),
+        });
+        match &document {
+            Some(document) if document.is_object() => evidence.is_ours(Some(document)),
+            _ => evidence.is_ours(None) || ours::text_names_fields(text),
+        }
+    };
+    match handed {
+        Handed::Text(text, scalar) => in_text(text, Some(scalar)),
+        Handed::Bytes(bytes, _) => {
+            let node = serde_json::from_slice::<Node>(bytes).ok();
+            let document = node.map(|node| unplaced(&node));
+            evidence.is_ours(document.as_ref())
+                || ours::text_names_fields(&String::from_utf8_lossy(bytes))
+        }
+        _ => {
+            // The fields stand beside @type, or in value.
+            let Some(any) = any else {
+                return evidence.is_ours(None);
+            };
+            let value = any.get("value");
+            let text = value.and_then(Located::text);
+            evidence.is_ours(value)
+                || evidence.is_ours(Some(any))
+                || text.is_some_and(|text| in_text(text, value))
+        }
+    }
+}
+
+/// A JSON text in a scalar of the file, read by the module's own reader.
+fn in_text(source: &Rc<Source>, scalar: &Located, bytes: &[u8]) -> (Located, Loaded) {
+    let loaded = config::load(bytes);
+    if let Some(document) = source.json_within(scalar) {
+        return (document, loaded);
+    }
+    // No JSON: the place is the one where it ends to be.
+    let mut place = scalar.clone();
+    let begin = bytes.iter().position(|byte| !byte.is_ascii_whitespace());
+    if let Some(begin) = begin
+        && bytes.get(begin) != Some(&b'{')
+    {
+        place.span = source.within(scalar).span(&(begin..begin + 1));
+    } else if let Err(error) = serde_json::from_slice::<IgnoredAny>(bytes)
+        && error.line() > 0
+    {
+        let start = bytes
+            .split_inclusive(|byte| *byte == b'\n')
+            .take(error.line() - 1)
+            .map(<[u8]>::len)
+            .sum::<usize>();
+        let at = (start + error.column().saturating_sub(1)).min(bytes.len().saturating_sub(1));
+        place.span = source.within(scalar).span(&(at..at + 1));
+    }
+    (place, loaded)
+}
+
+/// The bytes of a `BytesValue`. Places are those of the base64 text as a whole.
+fn in_bytes(scalar: &Located, bytes: &[u8]) -> (Located, Loaded) {
+    let loaded = config::load(bytes);
+    let document = match serde_json::from_slice::<Node>(bytes) {
+        Ok(node) => {
+            let mut document = unplaced(&node);
+            document.move_spans(&|_| scalar.span.clone());
+            document
+        }
+        Err(_) => scalar.clone(),
+    };
+    (document, loaded)
+}
+
+fn unplaced(node: &Node) -> Located {
+    let value = match node {
+        Node::List(items) => Value::List(items.iter().map(unplaced).collect()),
+        Node::Object(fields) => Value::Object(
+            fields
+                .iter()
+                .map(|(name, value)| crate::cli::files::Field {
+                    name: name.clone(),
+                    name_span: 0..0,
+                    value: unplaced(value),
+                })
+                .collect(),
+        ),
+        scalar => Value::Scalar(scalar.clone()),
+    };
+    Located { value, span: 0..0 }
+}
+
+/// The names of the environment variables that the VM gets.
+fn environment(plugin: &Located) -> Vec<String> {
+    let variables = plugin.proto_at(&["vm_config", "environment_variables"]);
+    let host = variables.and_then(|variables| variables.proto("host_env_keys"));
+    let given = variables.and_then(|variables| variables.proto("key_values"));
+    host.map(Located::items)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(Located::text)
+        .map(str::to_owned)
+        .chain(
+            given
+                .into_iter()
+                .flat_map(Located::fields)
+                .map(|field| field.name.clone()),
+        )
+        .collect()
+}
+
+/// Fields of `PluginConfig` and `VmConfig`, Envoy 1.36 to 1.40.
+const PLUGIN_FIELDS: &[&str] = &[
+    "name",
+    "root_id",
+    "vm_config",
+    "configuration",
+    "fail_open",
+    "failure_policy",
+    "reload_config",
+    "capability_restriction_config",
+    "allow_on_headers_stop_iteration",
+];
+const VM_FIELDS: &[&str] = &[
+    "vm_id",
+    "runtime",
+    "code",
+    "configuration",
+    "allow_precompiled",
+    "nack_on_code_cache_miss",
+    "environment_variables",
+];
+
+/// Fields that Envoy doesn't know, and fields that are written in both spellings: it refuses a file with one.
+fn misspelled(source: &Rc<Source>, plugin: &Located, contents: &mut Contents) {
+    let vm = plugin.proto("vm_config");
+    let messages = [
+        (Some(plugin), PLUGIN_FIELDS, "a Wasm filter's config"),
+        (vm, VM_FIELDS, "vm_config"),
+    ];
+    for (message, known, what) in messages {
+        let mut seen: Vec<&str> = Vec::new();
+        for field in message.into_iter().flat_map(Located::fields) {
+            let name = known
+                .iter()
+                .copied()
+                .find(|name| is_spelling_of(&field.name, name));
+            let problem = match name {
+                Some(name) if seen.contains(&name) => Some((
+                    format!("{name} is written twice here"),
+                    "leave one of them out".to_owned(),
+                )),
+                Some(name) => {
+                    seen.push(name);
+                    None
+                }
+                None => Some((
+                    format!(
+                        "{what} has no field {}, so Envoy refuses this file",
+                        field.name
+                    ),
+                    match config::closest(&field.name, &mut known.iter().copied()) {
+                        Some(word) => format!("did you mean {word}?"),
+                        None => format!(
+                            "the fields here are {}",
+                            config::joined(&mut known.iter().copied(), ", ")
+                        ),
+                    },
+                )),
+            };
+            if let Some((message, help)) = problem {
+                contents.findings.push(Diagnostic::error(
+                    "refused-by-envoy",
+                    source,
+                    field.name_span.clone(),
+                    message,
+                    help,
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Plugin configurations wherever people keep them: plain files, WasmPlugin, TrafficExtension, EnvoyFilter and Envoy
+//! Gateway's policies, `ConfigMap`s, Envoy bootstraps and config dumps.
+
+mod envoy;
+mod handed;
+mod kubernetes;
+mod manager;
+mod ours;
+mod virtual_service;
+
+use std::rc::Rc;
+
+use super::files::{Located, Source, SyntaxError, Value};
+use super::report::Diagnostic;
+use crate::config::{self, Loaded};
+pub(super) use kubernetes::resources;
+pub(super) use manager::Manager;
+pub(super) use virtual_service::ExplicitPolicy;
+
+/// A plugin of ours in a file.
+pub(super) struct Plugin {
+    /// What holds its configuration, for people.
+    pub(super) holder: String,
+    pub(super) form: Form,
+    /// The text that its places are in.
+    pub(super) source: Rc<Source>,
+    /// The configuration.
+    pub(super) document: Located,
+    /// What the module makes of it.
+    pub(super) loaded: Loaded,
+    /// The connection manager that the filter runs in, if the file shows it.
+    pub(super) manager: Option<Manager>,
+    /// The variables of the Wasm VM's environment, if the file shows them.
+    pub(super) environment: Option<Vec<String>>,
+}
+
+/// What a configuration stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Nothing: the file is the configuration.
+    Alone,
+    WasmPlugin,
+    TrafficExtension,
+    EnvoyExtensionPolicy,
+    /// Envoy's own filter, whatever that stands in.
+    EnvoyFilter,
+}
+
+/// What files hold.
+#[derive(Default)]
+pub(super) struct Contents {
+    pub(super) plugins: Vec<Plugin>,
+    /// Objects without any field of ours: configurations only if there is no other.
+    pub(super) perhaps: Vec<Plugin>,
+    pub(super) policies: Vec<ExplicitPolicy>,
+    /// Plugins of ours whose configuration is missing or can't arrive, and what can't be read.
+    pub(super) findings: Vec<Diagnostic>,
+    /// Resources and Envoy configurations, whatever is in them.
+    pub(super) known: usize,
+}
+
+impl Contents {
+    /// Adds what another file holds.
+    pub(super) fn extend(&mut self, other: Contents) {
+        self.plugins.extend(other.plugins);
+        self.perhaps.extend(other.perhaps);
+        self.policies.extend(other.policies);
+        self.findings.extend(other.findings);
+        self.known += other.known;
+    }
+
+    /// The plugins.
+    pub(super) fn take_plugins(&mut self) -> Vec<Plugin> {
+        let certain = std::mem::take(&mut self.plugins);
+        if certain.is_empty() && self.findings.is_empty() {
+            return std::mem::take(&mut self.perhaps);
+        }
+        certain
+    }
+}
+
+/// Everything of interest in a file.
+pub(super) fn in_source(source: &Rc<Source>) -> Result<Contents, SyntaxError> {
+    let mut contents = Contents::default();
+    for one in source.documents()? {
+        document(source, &one, 0, true, &mut contents)?;
+    }
+    Ok(contents)
+}
+
+/// What a document holds. `perhaps` tells whether it may be a configuration without any field of ours.
+fn document(
+    source: &Rc<Source>,
+    document: &Located,
+    depth: usize,
+    perhaps: bool,
+    contents: &mut Contents,
+) -> Result<(), SyntaxError> {
+    if let Value::List(items) = &document.value {
+        // A list of listeners or filters, as `istioctl proxy-config -o json` prints it, or of resources.
+        for item in items {
+            if is_json_patch(item) {
+                if ours::is_mentioned(document) {
+                    contents
+                        .findings
+                        .push(kubernetes::kustomize(source, document));
+                }
+                return Ok(());
+            }
+            self::document(source, item, depth, false, contents)?;
+        }
+        return Ok(());
+    }
+    if kubernetes::is_resource(document) {
+        let mut all = Vec::new();
+        resources(document, None, &mut |resource, kind| {
+            all.push((resource, kind));
+        });
+        contents.known += all.len();
+        for (resource, kind) in all {
+            kubernetes::resource(source, resource, kind, depth, contents)?;
+        }
+        return Ok(());
+    }
+    let before = (contents.plugins.len(), contents.findings.len());
+    let place = envoy::Place::new("an Envoy configuration");
+    envoy::search(source, document, place, contents);
+    let found = before != (contents.plugins.len(), contents.findings.len());
+    if found || envoy::is_envoy(document) {
+        contents.known += 1;
+        return Ok(());
+    }
+    if !document.is_object() {
+        return Ok(());
+    }
+    let certain = ours::has_fields(document);
+    if !certain && !perhaps {
+        return Ok(());
+    }
+    let plugin = Plugin {
+        holder: "a plugin configuration".to_owned(),
+        form: Form::Alone,
+        source: Rc::clone(source),
+        document: document.clone(),
+        loaded: config::load_document(&document.node()),
+        manager: None,
+        environment: None,
+    };
+    if certain {
+        contents.plugins.push(plugin);
+    } else {
+        contents.perhaps.push(plugin);
+    }
+    Ok(())
+}
+
+/// An entry of a JSON patch: `op`, `path` and `value`.
+fn is_json_patch(item: &Located) -> bool {
+    item.get("op").is_some() && item.get("path").is_some()
+}
