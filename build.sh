@@ -113,7 +113,7 @@ compile_module() {
     local encoded
     encoded=$(IFS=$'\x1f'; printf '%s' "${flags[*]}")
     local env=(CARGO_TARGET_DIR="$folder" CARGO_PROFILE_RELEASE_STRIP="$strip" TRUSTED_LB_COMMIT="$commit"
-        CARGO_ENCODED_RUSTFLAGS="$encoded")
+        CARGO_ENCODED_RUSTFLAGS="$encoded" CARGO_TARGET_WASM32_WASIP1_LINKER="$PWD/scripts/wasm-linker")
     [ -z "$wasm_rustc" ] || env+=(RUSTC="$wasm_rustc")
     env "${env[@]}" cargo build --quiet --locked --release --lib --package trusted-lb --target "$WASM_TARGET" >&2
 }

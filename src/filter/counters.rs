@@ -1,11 +1,14 @@
-//! Counters: kept in the VM's memory, handed to Envoy on every tick. Counting costs a request no host call.
+//! The counters. They are kept in the VM's memory and handed to Envoy at every tick, so that a request costs no host call
+//! for them.
 //!
-//! They belong to the VM, not to one configuration: what was counted under the configuration before is not lost with it.
+//! They belong to the VM and not to one configuration, so that nothing is lost when a configuration is replaced.
 //! `docs/operations.md` lists them.
 
 use std::cell::Cell;
 
-use super::host::{self, Metric};
+use proxy_wasm::types::MetricType;
+
+use super::host;
 
 macro_rules! counters {
     ($($name:ident $metric:literal $meaning:literal;)*) => {
@@ -18,7 +21,7 @@ macro_rules! counters {
         /// The metrics' names, in the order of [`Counter`].
         const METRICS: &[&str] = &[$($metric),*];
 
-        /// Every metric, and what it tells.
+        /// Every metric and its meaning.
         #[cfg(test)]
         const DESCRIBED: &[(&str, &str)] = &[$(($metric, $meaning),)* (RULE_METRIC, RULE_MEANING), (GENERATION, GENERATION_MEANING)];
     };
@@ -30,19 +33,19 @@ counters! {
     ForwardedProtoRewritten "trusted_lb_forwarded_proto_rewritten" "Requests whose x-forwarded-proto was given another value than they came with.";
     SchemeRewritten "trusted_lb_scheme_rewritten" "Requests whose :scheme was given another value.";
     ForgedClaim "trusted_lb_forged_claim" "Untrusted requests whose claim about the scheme was overridden or removed.";
-    SignalUnusable "trusted_lb_signal_unusable" "Trusted requests whose signal can't be understood, so that the rule's default applied.";
-    PeerAmbiguous "trusted_lb_peer_ambiguous" "Requests whose direct peer could not be told, so that nobody was trusted by address.";
+    SignalUnusable "trusted_lb_signal_unusable" "Trusted requests whose signal has an unrecognized value, so that the rule's default applied.";
+    PeerAmbiguous "trusted_lb_peer_ambiguous" "Requests whose direct peer can't be determined, so that nobody was trusted by address.";
     Timeout "trusted_lb_timeout" "Requests that were given a timeout.";
     Retries "trusted_lb_retries" "Requests whose retries were written or switched off.";
     Capped "trusted_lb_capped" "Requests that asked for more than requestHeaders: cap allows.";
     Shadow "trusted_lb_shadow" "Requests that were decided in shadow mode: counted by everything else here, but not changed.";
     ShadowDisagreement "trusted_lb_shadow_disagreement" "Of those, the ones whose x-forwarded-proto would have been given another value than they carry.";
-    HostCallError "trusted_lb_host_call_error" "Calls that Envoy answered with an error.";
-    ConfigurationAccepted "trusted_lb_configuration_accepted" "Configurations that were taken, once for each VM.";
+    HostCallError "trusted_lb_host_call_error" "Host calls that Envoy answered with an error.";
+    ConfigurationAccepted "trusted_lb_configuration_accepted" "Configurations that were accepted, once for each VM.";
     ConfigurationRefused "trusted_lb_configuration_refused" "Configurations that were refused, once for each VM that was asked.";
 }
 
-/// The counter of one rule, by its position. Names of rules are free text, positions are not.
+/// The counter of one rule. It has the rule's position in its name, because the rule's own name is free text.
 macro_rules! rule_metric {
     ($position:expr) => {
         format_args!("trusted_lb_trusted_rule_{}", $position)
@@ -54,15 +57,15 @@ const RULE_METRIC: &str = "trusted_lb_trusted_rule_N";
 #[cfg(test)]
 const RULE_MEANING: &str = "Requests that the rule at position N trusted, from 0.";
 
-/// How many rules have a counter of their own. Those behind are in [`Counter::Trusted`] only.
+/// This many rules have a counter of their own. The rules after them are counted in [`Counter::Trusted`] only.
 const COUNTED_RULES: usize = 32;
 
 const GENERATION: &str = "trusted_lb_configuration_generation";
 #[cfg(test)]
 const GENERATION_MEANING: &str =
-    "A gauge: how many configurations the VM has taken since it started.";
+    "A gauge: how many configurations the VM has accepted since it started.";
 
-/// How often counters are handed to Envoy.
+/// The period of ticks in milliseconds. The counters are handed to Envoy at each.
 pub(super) const FLUSH_PERIOD_MS: u32 = 1000;
 
 #[derive(Debug)]
@@ -85,22 +88,22 @@ impl Pending {
         self.count.set(self.count.get().saturating_add(1));
     }
 
-    /// The metric's number; it is defined where it wasn't. A counter that is defined and never counts shows as 0.
-    fn defined(&self, metric: Metric, name: impl FnOnce() -> String) -> Option<u32> {
+    /// Envoy's number for the metric, which is defined if it wasn't. A counter that is defined and never counts shows as 0.
+    fn defined(&self, kind: MetricType, name: impl FnOnce() -> String) -> Option<u32> {
         if self.id.get().is_none() {
-            self.id.set(host::define_metric(metric, &name()).ok());
+            self.id.set(host::define_metric(kind, &name()).ok());
         }
         self.id.get()
     }
 
-    /// Hands over what was counted since the last time. What Envoy doesn't take is kept for the next time. Answers
-    /// whether there was anything.
+    /// Hands over what was counted since the last time. If Envoy refuses it, it is kept for the next time. Answers
+    /// whether there was anything to hand over.
     fn flush(&self, name: impl FnOnce() -> String) -> bool {
         let count = self.count.get();
         if count == 0 {
             return false;
         }
-        if let Some(id) = self.defined(Metric::Counter, name)
+        if let Some(id) = self.defined(MetricType::Counter, name)
             && host::increment_counter(id, count.into()).is_ok()
         {
             self.count.set(0);
@@ -137,7 +140,7 @@ pub(super) fn count(counter: Counter) {
     });
 }
 
-/// Counts one where `happened`.
+/// Counts one if `happened`.
 #[inline]
 pub(super) fn count_if(happened: bool, counter: Counter) {
     if happened {
@@ -155,8 +158,8 @@ pub(super) fn count_rule(position: usize) {
     });
 }
 
-/// A configuration with that many rules was taken: makes every counter known to Envoy. Answers which configuration of
-/// this VM it is, from 1.
+/// A configuration with that many rules was accepted: defines every counter in Envoy. Answers the generation: how many
+/// configurations this VM has accepted, with this one.
 pub(super) fn configured(rules: usize) -> u32 {
     OF_VM.with(|counters| {
         count(Counter::ConfigurationAccepted);
@@ -165,9 +168,9 @@ pub(super) fn configured(rules: usize) -> u32 {
         let generation = counters.generation.count.get();
         if let Some(id) = counters
             .generation
-            .defined(Metric::Gauge, || GENERATION.to_owned())
+            .defined(MetricType::Gauge, || GENERATION.to_owned())
         {
-            // Where it fails the gauge stays behind until the next configuration; there is nobody else to tell.
+            // If this fails, the gauge is wrong until the next configuration. There is nobody else to tell.
             let _ = host::record_gauge(id, generation.into());
         }
         generation
@@ -180,8 +183,8 @@ pub(super) fn refused() {
     count(Counter::ConfigurationRefused);
 }
 
-/// Hands what was counted since the last time to Envoy: one host call for each counter that counted. Answers whether
-/// there was anything.
+/// Hands what was counted since the last time to Envoy, with one host call for each counter that changed. Answers
+/// whether there was anything to hand over.
 pub(super) fn flush() -> bool {
     OF_VM.with(|counters| {
         let mut any = false;
@@ -198,10 +201,10 @@ pub(super) fn flush() -> bool {
 impl Counters {
     fn define(&self, rules: usize) {
         for (pending, name) in self.fixed.iter().zip(METRICS) {
-            pending.defined(Metric::Counter, || (*name).to_owned());
+            pending.defined(MetricType::Counter, || (*name).to_owned());
         }
         for (position, pending) in self.rules.iter().take(rules).enumerate() {
-            pending.defined(Metric::Counter, || rule_metric!(position).to_string());
+            pending.defined(MetricType::Counter, || rule_metric!(position).to_string());
         }
     }
 }
@@ -237,7 +240,7 @@ mod tests {
         assert_eq!(table, expected);
     }
 
-    /// Code stands in backticks there.
+    /// The documentation has code in backticks.
     fn documented(meaning: &str) -> String {
         ["x-forwarded-proto", ":scheme", "requestHeaders: cap"]
             .iter()

@@ -1,8 +1,9 @@
-//! The `log` crate's lines, sent to the proxy's log.
+//! Sends the lines of the `log` crate to the proxy's log.
 //!
-//! The SDK has a logger too; it panics where the host doesn't take a line.
+//! The `proxy-wasm` crate has a logger too, but it panics if the host refuses a line.
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use proxy_wasm::types::LogLevel;
 
 use super::host;
 
@@ -10,16 +11,19 @@ struct HostLog;
 
 static HOST_LOG: HostLog = HostLog;
 
-/// Sends log lines to the host from now on. Its level can't be asked yet: while the module initializes, Envoy ends
-/// it for any call but a few.
+/// Sends log lines to the host from now on, at level info and above.
+///
+/// The host's own level can't be asked for yet: while a module initializes, Envoy ends it for any host call but
+/// a few.
 pub(super) fn install() {
-    // Fails only where it is installed already.
+    // This fails only if a logger is installed already.
     let _ = log::set_logger(&HOST_LOG);
     log::set_max_level(LevelFilter::Info);
 }
 
-/// Takes over the level that the host's log has now, so that lines below it cost nothing. Envoy's level can change
-/// while it runs; asking again on every tick is enough.
+/// Takes over the level of the host's log, so that lines below it cost nothing.
+///
+/// Envoy's level can change while it runs. It is enough to ask again at every tick.
 pub(super) fn follow_host_level() {
     let level = match host::log_level() {
         Ok(0) => LevelFilter::Trace,
@@ -42,11 +46,11 @@ impl Log for HostLog {
             return;
         }
         let level = match record.level() {
-            Level::Error => host::Level::Error,
-            Level::Warn => host::Level::Warn,
-            Level::Info => host::Level::Info,
-            Level::Debug => host::Level::Debug,
-            Level::Trace => host::Level::Trace,
+            Level::Error => LogLevel::Error,
+            Level::Warn => LogLevel::Warn,
+            Level::Info => LogLevel::Info,
+            Level::Debug => LogLevel::Debug,
+            Level::Trace => LogLevel::Trace,
         };
         host::log(level, &format!("trusted-lb: {}", record.args()));
     }

@@ -1,9 +1,9 @@
-//! A header map as the proxy-wasm host serializes it, read in place.
+//! Reads a header map in place, in the form in which a proxy-wasm host serializes it.
 //!
-//! The number of pairs, then for each pair the sizes of its name and value, all as 32-bit little-endian numbers; then
-//! for each pair name, NUL, value, NUL.
+//! The form: the number of pairs, then the sizes of the name and the value of each pair, all as 32-bit little-endian
+//! numbers, then each pair as name, NUL, value, NUL.
 
-/// The pairs in `buffer`. Where the buffer contradicts itself, they end.
+/// The pairs in `buffer`. They end where the buffer contradicts itself.
 pub(super) fn pairs(buffer: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let (count, rest) = buffer
         .split_first_chunk::<4>()
@@ -42,7 +42,7 @@ impl<'b> Iterator for Pairs<'b> {
     }
 }
 
-/// A text of that size and what follows its NUL.
+/// The text of that size at the beginning of `bytes`, and what follows its NUL.
 #[inline(always)]
 fn text(bytes: &[u8], size: usize) -> Option<(&[u8], &[u8])> {
     Some((bytes.get(..size)?, bytes.get(size + 1..)?))

@@ -1,13 +1,16 @@
-//! `reportDecision`: what was decided, put where an access log can print it.
+//! `reportDecision`: puts the decision where an access log can print it.
 //!
-//! Nothing of a request gets into these texts: names come from the configuration, everything else is a fixed word.
+//! These texts have nothing from the request: names come from the configuration, and everything else is a fixed word.
 
 use super::host::{self, Status};
 use crate::engine::{Because, Decision, Engine, Peer};
 
-/// Puts a decision into the stream's filter state. An access log prints `%FILTER_STATE(wasm.trusted_lb_rule:PLAIN)%`,
-/// and `-` for what is absent: a rule where none trusts the peer, a route where the defaults apply, a scheme where
-/// x-forwarded-proto is kept.
+/// Puts a decision into the stream's filter state. An access log prints it with
+/// `%FILTER_STATE(wasm.trusted_lb_rule:PLAIN)%`, and prints `-` for what is absent: the rule if none trusts the peer, the
+/// route if the defaults apply, the scheme if x-forwarded-proto is kept.
+///
+/// # Errors
+/// The host's status.
 pub(super) fn report(engine: &Engine, decision: &Decision<'_>) -> Result<(), Status> {
     if let Some(rule) = decision.rule {
         host::set_filter_state("trusted_lb_rule", engine.rule_name(rule))?;
@@ -21,7 +24,7 @@ pub(super) fn report(engine: &Engine, decision: &Decision<'_>) -> Result<(), Sta
     host::set_filter_state("trusted_lb_reason", &reason(decision))
 }
 
-/// Where the scheme comes from, in words without spaces.
+/// The source of the scheme, in words without spaces.
 fn reason(decision: &Decision<'_>) -> String {
     let mut reason = String::with_capacity(48);
     match decision.because {

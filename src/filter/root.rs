@@ -1,14 +1,17 @@
-//! The plugin as a whole: its configuration, counters and log.
+//! The plugin as a whole: its configuration, its counters and its log lines.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::rc::Rc;
 
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Bytes, ContextType};
+
 use super::counters::{self, Counter, FLUSH_PERIOD_MS};
-use super::host::{self, Buffer, Status};
+use super::host::{self, Status};
 use super::log::follow_host_level;
-use super::request::Configured;
-use super::trouble::{Trouble, Troubles};
+use super::rate_limit::{self, RateLimit, RequestProblem};
+use super::stream::{Configured, Stream};
 use crate::config::{self, Config, Mode, PeerAddress, Problem, Retries, Timeout};
 use crate::engine::{Engine, PeerProblem};
 
@@ -19,97 +22,30 @@ const COMMIT: &str = match option_env!("TRUSTED_LB_COMMIT") {
     None => "unknown",
 };
 
-/// A configuration's problems beyond these aren't logged: the proxy's log is for others as well.
+/// At most this many errors or warnings of a configuration are logged: the proxy's log is for others as well.
 const MOST_LOGGED: usize = 100;
 
-/// The root context: one per plugin configuration and worker.
+/// The root context. Each worker has one for each plugin configuration.
 #[derive(Default)]
 pub(super) struct Root {
+    /// Nothing until a configuration is accepted.
     configured: RefCell<Option<Rc<Configured>>>,
     shared: Rc<Shared>,
 }
 
-/// What the root context and its requests share.
-#[derive(Default)]
-pub(super) struct Shared {
-    troubles: Troubles,
-}
+impl Context for Root {}
 
-impl Shared {
-    pub(super) fn peer_is_ambiguous(&self, problem: PeerProblem) {
-        counters::count(Counter::PeerAmbiguous);
-        if let Some(unsaid) = self.troubles.happened(Trouble::Peer(problem)) {
-            log::warn!(
-                "the direct peer of a request can't be told, so nobody is trusted by address: {problem}; {} ({})",
-                problem.advice(),
-                Again {
-                    unsaid,
-                    counter: "trusted_lb_peer_ambiguous"
-                }
-            );
-        }
-    }
-
-    pub(super) fn signal_is_unusable(&self, engine: &Engine, rule: usize, header: &str) {
-        counters::count(Counter::SignalUnusable);
-        if let Some(unsaid) = self.troubles.happened(Trouble::Signal { rule }) {
-            log::warn!(
-                "{}: a request's {header} can't be understood, so the default applied ({})",
-                engine.rule_name(rule),
-                Again {
-                    unsaid,
-                    counter: "trusted_lb_signal_unusable"
-                }
-            );
-        }
-    }
-
-    pub(super) fn host_call_failed(&self, call: &'static str, status: Status) {
-        counters::count(Counter::HostCallError);
-        if let Some(unsaid) = self.troubles.happened(Trouble::HostCall(call)) {
-            log::error!(
-                "{call}: Envoy answered {status} ({})",
-                Again {
-                    unsaid,
-                    counter: "trusted_lb_host_call_error"
-                }
-            );
-        }
-    }
-}
-
-/// The end of a line that isn't written each time.
-struct Again {
-    unsaid: u32,
-    counter: &'static str,
-}
-
-impl fmt::Display for Again {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.unsaid {
-            0 => f.write_str("said")?,
-            unsaid => write!(f, "{unsaid} more since this was last said, which is")?,
-        }
-        write!(
-            f,
-            " at most every 10 minutes; the counter {} goes on",
-            self.counter
-        )
-    }
-}
-
-impl Root {
-    /// Reads the plugin configuration, which has that many bytes. False where it is refused; the one before stays.
-    pub(super) fn configure(&self, size: usize) -> bool {
+impl RootContext for Root {
+    /// Reads the plugin configuration, which has that many bytes. `false` refuses it; the one before stays in force.
+    fn on_configure(&mut self, size: usize) -> bool {
         follow_host_level();
         let accepted = match configured(size) {
             Ok((engine, summary)) => {
                 let generation = counters::configured(engine.rule_count());
                 log::info!(
-                    "{VERSION} ({COMMIT}) takes a configuration, the VM's number {generation}: {summary}"
+                    "loaded configuration (generation {generation}): {summary}; version {VERSION} ({COMMIT})"
                 );
                 self.take_over(engine);
-                self.shared.troubles.forget();
                 true
             }
             Err(problems) => {
@@ -125,31 +61,113 @@ impl Root {
         accepted
     }
 
-    /// A period of [`FLUSH_PERIOD_MS`] has passed.
-    pub(super) fn tick(&self) {
-        self.shared.troubles.tick();
-        // With nothing to hand over there were no requests, and nobody to log anything.
+    /// [`FLUSH_PERIOD_MS`] have passed.
+    fn on_tick(&mut self) {
+        self.shared.rate_limit.tick();
+        // If nothing was counted there were no requests, and nobody to log anything.
         if counters::flush() {
             follow_host_level();
         }
     }
 
-    /// Decides streams that begin from now on by this.
-    pub(super) fn take_over(&self, engine: Engine) {
-        let configured = Configured::new(engine, Rc::clone(&self.shared));
-        self.configured.replace(Some(Rc::new(configured)));
+    fn create_http_context(&self, _context: u32) -> Option<Box<dyn HttpContext>> {
+        // The crate panics on `None`, so a plugin without a configuration has streams too.
+        Some(Box::new(Stream(self.configured.borrow().clone())))
     }
 
-    /// What streams that begin now are decided by; nothing where no configuration was taken yet.
-    pub(super) fn configured(&self) -> Option<Rc<Configured>> {
-        self.configured.borrow().clone()
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+impl Root {
+    /// Decides the streams that begin from now on by this engine.
+    fn take_over(&self, engine: Engine) {
+        let configured = Configured::new(engine, Rc::clone(&self.shared));
+        self.configured.replace(Some(Rc::new(configured)));
+        self.shared.rate_limit.reset();
     }
 }
 
 impl Drop for Root {
-    /// Envoy has replaced the configuration or lets the VM go: what the last second brought isn't lost.
+    /// Envoy has replaced the configuration or ends the VM. What was counted since the last tick is not lost.
     fn drop(&mut self) {
         counters::flush();
+    }
+}
+
+/// What the root context shares with the streams that it creates.
+#[derive(Default)]
+pub(super) struct Shared {
+    rate_limit: RateLimit,
+}
+
+impl Shared {
+    /// The direct peer of a request can't be determined.
+    pub(super) fn peer_is_ambiguous(&self, problem: PeerProblem) {
+        counters::count(Counter::PeerAmbiguous);
+        if let Some(suppressed) = self.rate_limit.happened(RequestProblem::Peer(problem)) {
+            log::warn!(
+                "the direct peer of a request can't be determined, so nobody is trusted by address: {problem}; {} {}",
+                problem.advice(),
+                RateLimited {
+                    suppressed,
+                    counter: "trusted_lb_peer_ambiguous"
+                }
+            );
+        }
+    }
+
+    /// The header that is to tell the scheme of a trusted request has an unrecognized value.
+    pub(super) fn signal_is_unusable(&self, engine: &Engine, rule: usize, header: &str) {
+        counters::count(Counter::SignalUnusable);
+        if let Some(suppressed) = self.rate_limit.happened(RequestProblem::Signal { rule }) {
+            log::warn!(
+                "rule {}: {header} has an unrecognized value; using the rule's default {}",
+                engine.rule_name(rule),
+                RateLimited {
+                    suppressed,
+                    counter: "trusted_lb_signal_unusable"
+                }
+            );
+        }
+    }
+
+    /// Envoy answered a host call with an error. `call` says what was being done.
+    pub(super) fn host_call_failed(&self, call: &'static str, status: Status) {
+        counters::count(Counter::HostCallError);
+        if let Some(suppressed) = self.rate_limit.happened(RequestProblem::HostCall(call)) {
+            log::error!(
+                "{call} failed: Envoy answered {status} {}",
+                RateLimited {
+                    suppressed,
+                    counter: "trusted_lb_host_call_error"
+                }
+            );
+        }
+    }
+}
+
+/// The end of a rate-limited line.
+struct RateLimited {
+    /// How many such lines were left out since the last one.
+    suppressed: u32,
+    /// The counter that has all of them.
+    counter: &'static str,
+}
+
+impl fmt::Display for RateLimited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(")?;
+        if self.suppressed > 0 {
+            write!(f, "{} suppressed; ", self.suppressed)?;
+        }
+        write!(
+            f,
+            "logged at most every {} min, see counter {})",
+            rate_limit::MINUTES,
+            self.counter
+        )
     }
 }
 
@@ -157,7 +175,7 @@ impl Drop for Root {
 fn log_refusal(problems: &[Problem]) {
     let count = problems.len();
     log::error!(
-        "{VERSION} ({COMMIT}) refuses the configuration, {count} {}:",
+        "refused configuration with {count} {}; version {VERSION} ({COMMIT}):",
         if count == 1 { "error" } else { "errors" }
     );
     for problem in problems.iter().take(MOST_LOGGED) {
@@ -168,13 +186,16 @@ fn log_refusal(problems: &[Problem]) {
     }
 }
 
-/// Reads and compiles the plugin configuration; warnings are logged.
+/// Reads and compiles the plugin configuration, and logs its warnings. Answers the engine and a summary for the log.
+///
+/// # Errors
+/// All errors of the configuration.
 fn configured(size: usize) -> Result<(Engine, String), Vec<Problem>> {
     let text = host::plugin_configuration(size).unwrap_or_else(|status| {
-        log::error!("reading the plugin configuration: Envoy answered {status}");
-        Buffer::default()
+        log::error!("reading the plugin configuration failed: Envoy answered {status}");
+        Bytes::new()
     });
-    let loaded = config::load(text.as_ref());
+    let loaded = config::load(&text);
     for warning in loaded.warnings().take(MOST_LOGGED) {
         log::warn!("{warning}");
     }
@@ -189,10 +210,10 @@ fn configured(size: usize) -> Result<(Engine, String), Vec<Problem>> {
     Ok((engine, summary(&config)))
 }
 
-/// More names than these make the line long.
+/// At most this many rules are named in the summary.
 const MOST_NAMES: usize = 8;
 
-/// What a configuration says, in one line.
+/// The main points of a configuration, in one line.
 fn summary(config: &Config) -> String {
     let rules = &config.trusted_load_balancers;
     let mut names = String::new();
@@ -228,7 +249,7 @@ fn summary(config: &Config) -> String {
     };
     format!(
         "mode {mode}, peerAddress {peer}, trusted load balancers [{names}], default timeout {timeout}, \
-         default retries {retries}, {} routes",
+         default retries {retries}, overrides {}",
         config.routes.len()
     )
 }

@@ -167,7 +167,7 @@ fn a_bad_update_is_refused_with_every_fault_in_the_log_and_the_old_configuration
     assert_eq!(rejected(), 1);
     let log = envoy.log();
     for part in [
-        "refuses the configuration, 2 errors",
+        "refused configuration with 2 errors",
         "trustedLoadBalancers[0].match.ipBlock: there is no such field (did you mean ipBlocks?)",
         "defaults.timeout: \"15\" has no unit (write 15s for seconds, or 15ms for milliseconds)",
     ] {

@@ -85,7 +85,7 @@ fn the_module_is_small_and_exports_only_what_envoy_needs() {
     let bytes = std::fs::metadata(artifacts::module())
         .expect("the module is there")
         .len();
-    assert!(bytes < 300_000, "the module has {bytes} bytes");
+    assert!(bytes <= 320_000, "the module has {bytes} bytes");
     let mut exports = module().exports();
     exports.sort();
     assert_eq!(
@@ -333,11 +333,11 @@ fn a_failing_host_call_is_counted_each_time_and_logged_once() {
         .collect();
     assert_eq!(errors.len(), 2, "{errors:#?}");
     assert!(
-        errors[0].contains("reading the request headers: Envoy answered InternalFailure"),
+        errors[0].contains("reading the request headers failed: Envoy answered InternalFailure (logged at most every 10 min, see counter trusted_lb_host_call_error)"),
         "{errors:#?}"
     );
     assert!(
-        errors[1].contains("writing a request header: Envoy answered BadArgument"),
+        errors[1].contains("writing a request header failed: Envoy answered BadArgument (logged at most every 10 min"),
         "{errors:#?}"
     );
 }
@@ -376,7 +376,7 @@ fn decisions_are_reported_only_where_that_is_asked_for() {
 }
 
 #[test]
-fn a_peer_that_cannot_be_told_is_counted_each_time_and_logged_once_in_ten_minutes() {
+fn a_peer_that_cannot_be_determined_is_counted_each_time_and_logged_once_in_ten_minutes() {
     let mut vm = started(LB);
     let warnings = |vm: &mut Vm| {
         let logs = vm.take_logs().into_iter();
@@ -403,7 +403,9 @@ fn a_peer_that_cannot_be_told_is_counted_each_time_and_logged_once_in_ten_minute
     let second = warnings(&mut vm);
     assert_eq!(second.len(), 1, "{second:?}");
     assert!(
-        second[0].contains("3 more since this was last said"),
+        second[0].contains(
+            "(3 suppressed; logged at most every 10 min, see counter trusted_lb_peer_ambiguous)"
+        ),
         "{second:?}"
     );
     vm.tick().expect("no trap");

@@ -1,20 +1,41 @@
-//! One request in Envoy: the engine's questions become host calls, its decision becomes header operations.
+//! One HTTP stream in Envoy: the engine's questions become host calls, and its decision becomes header operations.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
 
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, Bytes};
+
 use super::counters::{self, Counter};
-use super::host::{self, Buffer};
+use super::host;
 use super::pairs::pairs;
 use super::report::report;
 use super::root::Shared;
 use crate::config::Mode;
 use crate::engine::{Attribute, Because, Decision, Engine, Operation, Peer, Request};
 
-/// A compiled configuration, and what its requests share.
+/// A compiled configuration, and what the requests that it decides share.
 pub(super) struct Configured {
     engine: Engine,
     shared: Rc<Shared>,
+}
+
+/// The HTTP context. Envoy creates one for each stream.
+///
+/// It holds the configuration that its plugin had when the stream began, until the request headers come. If the plugin
+/// has no configuration, it does nothing.
+pub(super) struct Stream(pub(super) Option<Rc<Configured>>);
+
+impl Context for Stream {}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+        // The headers come once. A stream that stays open doesn't keep a configuration that was replaced.
+        if let Some(configured) = self.0.take() {
+            configured.on_request_headers();
+        }
+        Action::Continue
+    }
 }
 
 impl Configured {
@@ -23,7 +44,7 @@ impl Configured {
     }
 
     /// Decides about the request whose headers Envoy has now, and applies the decision.
-    pub(super) fn on_request_headers(&self) {
+    fn on_request_headers(&self) {
         let engine = &self.engine;
         let request = HostRequest {
             headers: OnceCell::new(),
@@ -113,29 +134,29 @@ fn log_decision(engine: &Engine, decision: &Decision<'_>) {
     }
 }
 
-/// The request that the host is calling us about.
+/// The request that Envoy is calling the filter about.
 ///
-/// What can't be read counts as absent, which nothing trusts.
+/// What can't be read counts as absent, and nothing that is absent makes a peer trusted.
 struct HostRequest<'s> {
-    headers: OnceCell<Buffer>,
+    headers: OnceCell<Bytes>,
     shared: &'s Shared,
 }
 
 impl Request for HostRequest<'_> {
-    type Value = Buffer;
+    type Value = Bytes;
 
     fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let buffer = self.headers.get_or_init(|| {
             host::request_headers().unwrap_or_else(|status| {
                 self.shared
                     .host_call_failed("reading the request headers", status);
-                Buffer::default()
+                Bytes::new()
             })
         });
-        pairs(buffer.as_ref())
+        pairs(buffer)
     }
 
-    fn attribute(&self, attribute: Attribute) -> Option<Buffer> {
+    fn attribute(&self, attribute: Attribute) -> Option<Bytes> {
         host::property(attribute.path()).unwrap_or_else(|status| {
             self.shared.host_call_failed("reading an attribute", status);
             None
