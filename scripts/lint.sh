@@ -6,10 +6,11 @@
 readonly ACTIONLINT=1.7.12
 
 lint_scripts() {
-    local shellcheck
+    local shellcheck programs
     shellcheck=$(find_shellcheck)
-    # It follows the files that these read in.
-    "$shellcheck" --external-sources build.sh .ci/run
+    # What is run; shellcheck follows the files that these read in.
+    mapfile -t programs < <(grep -lE '^#!.*sh$' build.sh .ci/run scripts/* 2>/dev/null)
+    "$shellcheck" --external-sources "${programs[@]}"
 }
 
 lint_workflows() {
