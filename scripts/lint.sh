@@ -6,11 +6,10 @@
 readonly ACTIONLINT=1.7.12
 
 lint_scripts() {
-    local shellcheck programs
+    local shellcheck
     shellcheck=$(find_shellcheck)
     # What is run; shellcheck follows the files that these read in.
-    mapfile -t programs < <(grep -lE '^#!.*sh$' build.sh .ci/run scripts/* 2>/dev/null)
-    "$shellcheck" --external-sources "${programs[@]}"
+    grep --no-messages -lE '^#!.*sh$' build.sh .ci/run scripts/* | xargs "$shellcheck" --external-sources
 }
 
 lint_workflows() {
