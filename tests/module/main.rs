@@ -6,3 +6,4 @@
 mod behaviour;
 mod budgets;
 mod faults;
+mod life_cycle;

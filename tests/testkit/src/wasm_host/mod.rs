@@ -307,9 +307,13 @@ impl Vm {
     /// # Errors
     /// A trap.
     pub fn configure(&mut self, configuration: &[u8]) -> Result<bool, Trap> {
+        self.configure_plugin(ROOT, configuration)
+    }
+
+    fn configure_plugin(&mut self, plugin: i32, configuration: &[u8]) -> Result<bool, Trap> {
         self.store.data_mut().configuration = configuration.to_vec();
         let size = i32::try_from(configuration.len()).expect("configurations are small");
-        Ok(self.enter("proxy_on_configure", &[ROOT, size])? == Some(1))
+        Ok(self.enter("proxy_on_configure", &[plugin, size])? == Some(1))
     }
 
     /// Lets a timer tick pass. Answers the host calls that it took.
@@ -328,8 +332,16 @@ impl Vm {
     /// # Errors
     /// A trap.
     pub fn end(&mut self) -> Result<(), Trap> {
-        self.enter("proxy_on_done", &[ROOT])?;
-        self.enter("proxy_on_delete", &[ROOT]).map(drop)
+        self.close_plugin(ROOT)
+    }
+
+    /// Ends that plugin.
+    ///
+    /// # Errors
+    /// A trap.
+    pub fn close_plugin(&mut self, plugin: i32) -> Result<(), Trap> {
+        self.enter("proxy_on_done", &[plugin])?;
+        self.enter("proxy_on_delete", &[plugin]).map(drop)
     }
 
     /// Opens the context of a new stream.
@@ -337,10 +349,30 @@ impl Vm {
     /// # Errors
     /// A trap.
     pub fn open(&mut self) -> Result<i32, Trap> {
+        self.open_under(ROOT)
+    }
+
+    /// Opens the context of a new stream of that plugin.
+    ///
+    /// # Errors
+    /// A trap.
+    pub fn open_under(&mut self, plugin: i32) -> Result<i32, Trap> {
         let context = self.next_context;
         self.next_context += 1;
-        self.enter("proxy_on_context_create", &[context, ROOT])?;
+        self.enter("proxy_on_context_create", &[context, plugin])?;
         Ok(context)
+    }
+
+    /// Adds a plugin to the VM and configures it: Envoy does so if two plugins have the same module and `vm_id`. Answers
+    /// its number, and whether it takes the configuration.
+    ///
+    /// # Errors
+    /// A trap.
+    pub fn add_plugin(&mut self, configuration: &[u8]) -> Result<(i32, bool), Trap> {
+        let plugin = self.open_under(0)?;
+        self.enter("proxy_on_vm_start", &[plugin, 0])?;
+        let accepted = self.configure_plugin(plugin, configuration)?;
+        Ok((plugin, accepted))
     }
 
     /// Gives a stream its request headers.
