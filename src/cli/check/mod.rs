@@ -46,7 +46,7 @@ pub(super) fn sources(sources: &[Rc<Source>]) -> Checked {
             Err(error) => checked.diagnostics.push(Diagnostic::syntax(source, error)),
         }
     }
-    let plugins = all.take_plugins();
+    let mut plugins = all.take_plugins();
     checked.diagnostics.append(&mut all.findings);
     // Among many manifests most have none. Not one in all of them is a mistake.
     if let Some(source) = sources.last()
@@ -58,9 +58,9 @@ pub(super) fn sources(sources: &[Rc<Source>]) -> Checked {
             .push(nothing_found(source, all.known > 0));
     }
     let mut overrides = overridden::Found::default();
-    for plugin in &plugins {
+    for plugin in &mut plugins {
         checked.configurations.push(Rc::clone(&plugin.source));
-        let mut problems = plugin.loaded.problems.clone();
+        let mut problems = std::mem::take(&mut plugin.loaded.problems);
         if let Some(config) = &plugin.loaded.config {
             manager::rules(config, plugin.manager, &mut problems);
             spoofable_signals(config, &mut problems);

@@ -15,6 +15,8 @@ pub(super) struct Builder {
     open: Vec<Open>,
     anchors: HashMap<usize, Anchored>,
     values: usize,
+    /// The first `<<`.
+    pub(super) merge_key: Option<Range<usize>>,
 }
 
 /// What aliases stand for.
@@ -125,6 +127,9 @@ impl Builder {
     pub(super) fn key(&mut self, new: Key) -> Result<(), SyntaxError> {
         match self.open.last_mut().map(|open| &mut open.kind) {
             Some(Kind::Object { key, .. }) if key.is_none() => {
+                if new.merge && self.merge_key.is_none() {
+                    self.merge_key = Some(new.span.clone());
+                }
                 *key = Some(new);
                 Ok(())
             }

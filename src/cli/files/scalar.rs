@@ -1,9 +1,6 @@
 //! Plain scalars as kubectl reads them: YAML 1.1, by the rules of sigs.k8s.io/yaml. Envoy's own reader agrees on all
 //! that people write.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use crate::config::Node;
 
 /// What a scalar means. `tag` is the suffix of a core tag (`str` for `!!str`), or empty for any other.
@@ -17,12 +14,9 @@ pub(super) fn resolve(text: &str, plain: bool, tag: Option<&str>) -> Result<Node
     let kind = match tag {
         "bool" | "int" | "float" | "null" => tag,
         "binary" => {
-            return STANDARD
-                .decode(text)
-                .ok()
-                .and_then(|bytes| String::from_utf8(bytes).ok())
-                .map(Node::Text)
-                .ok_or_else(|| "this !!binary is not the base64 of a text".to_owned());
+            return Err(
+                "Envoy and kubectl read !!binary differently: write the text itself".to_owned(),
+            );
         }
         _ => return Ok(Node::Text(text.to_owned())),
     };

@@ -17,6 +17,7 @@ pub(in crate::cli) struct Source {
     pub(in crate::cli) text: String,
     /// Where each line begins.
     lines: OnceCell<Vec<usize>>,
+    merge_key: OnceCell<Option<Range<usize>>>,
 }
 
 /// Why a text can't be read, and where.
@@ -41,6 +42,7 @@ impl Source {
             name: name.into(),
             text: text.into(),
             lines: OnceCell::new(),
+            merge_key: OnceCell::new(),
         }
     }
 
@@ -84,6 +86,19 @@ impl Source {
         let within = self.within(scalar);
         document.move_spans(&|span| within.span(span));
         Some(document)
+    }
+
+    /// The place of the first merge key (`<<`), if the text has one.
+    pub(in crate::cli) fn merge_key(&self) -> Option<&Range<usize>> {
+        let find = || {
+            if !self.text.contains("<<") {
+                return None;
+            }
+            let mut builder = Builder::default();
+            let _ = yaml::read(&self.text, 0, &mut builder);
+            builder.merge_key
+        };
+        self.merge_key.get_or_init(find).as_ref()
     }
 
     /// Where the characters of a scalar's text stand in this source.

@@ -120,7 +120,7 @@ mod tests {
     ];
 
     /// What kubectl takes and this reader refuses, with an error at the place.
-    const REFUSED: &[&str] = &["a:\t1"];
+    const REFUSED: &[&str] = &["a:\t1", "a: !!binary aGk="];
 
     #[test]
     fn values_are_read_as_kubectl_reads_them() {

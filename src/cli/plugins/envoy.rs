@@ -1,10 +1,12 @@
 //! Wasm filters anywhere in an Envoy configuration: bootstraps, listeners, filters alone, config dumps, and the parts
 //! of them that Kubernetes resources carry.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use serde::de::IgnoredAny;
 
+use super::envelope;
 use super::handed::{self, Handed};
 use super::manager::{Manager, has_proxy_protocol};
 use super::ours::{self, Evidence};
@@ -22,6 +24,8 @@ pub(super) struct Place<'l> {
     proxy_protocol: bool,
     /// The name of the filter or extension.
     name: Option<&'l Located>,
+    /// A merge key of the file, if Envoy itself reads it.
+    merge: Option<&'l Range<usize>>,
 }
 
 impl<'l> Place<'l> {
@@ -31,6 +35,15 @@ impl<'l> Place<'l> {
             manager: None,
             proxy_protocol: false,
             name: None,
+            merge: None,
+        }
+    }
+
+    /// A file that Envoy itself reads.
+    pub(super) fn own_file(holder: &'l str, merge: Option<&'l Range<usize>>) -> Self {
+        Self {
+            merge,
+            ..Self::new(holder)
         }
     }
 }
@@ -114,7 +127,16 @@ fn wasm_filter(source: &Rc<Source>, wasm: &Located, place: &Place<'_>, contents:
         return;
     }
     if let Some(plugin) = plugin {
-        misspelled(source, plugin, contents);
+        envelope::check(source, plugin, contents);
+    }
+    if let Some(place_of_merge) = place.merge {
+        contents.findings.push(Diagnostic::error(
+            "refused-by-envoy",
+            source,
+            place_of_merge.clone(),
+            "Envoy's YAML has no merge keys, so it refuses this file",
+            "write the fields out, or give Envoy what yq 'explode(.)' makes of it",
+        ));
     }
     let holder = format!("the Wasm filter in {}", place.holder);
     let (document, loaded) = match handed {
@@ -287,76 +309,4 @@ fn environment(plugin: &Located) -> Vec<String> {
                 .map(|field| field.name.clone()),
         )
         .collect()
-}
-
-/// Fields of `PluginConfig` and `VmConfig`, Envoy 1.36 to 1.40.
-const PLUGIN_FIELDS: &[&str] = &[
-    "name",
-    "root_id",
-    "vm_config",
-    "configuration",
-    "fail_open",
-    "failure_policy",
-    "reload_config",
-    "capability_restriction_config",
-    "allow_on_headers_stop_iteration",
-];
-const VM_FIELDS: &[&str] = &[
-    "vm_id",
-    "runtime",
-    "code",
-    "configuration",
-    "allow_precompiled",
-    "nack_on_code_cache_miss",
-    "environment_variables",
-];
-
-/// Fields that Envoy doesn't know, and fields that are written in both spellings: it refuses a file with one.
-fn misspelled(source: &Rc<Source>, plugin: &Located, contents: &mut Contents) {
-    let vm = plugin.proto("vm_config");
-    let messages = [
-        (Some(plugin), PLUGIN_FIELDS, "a Wasm filter's config"),
-        (vm, VM_FIELDS, "vm_config"),
-    ];
-    for (message, known, what) in messages {
-        let mut seen: Vec<&str> = Vec::new();
-        for field in message.into_iter().flat_map(Located::fields) {
-            let name = known
-                .iter()
-                .copied()
-                .find(|name| is_spelling_of(&field.name, name));
-            let problem = match name {
-                Some(name) if seen.contains(&name) => Some((
-                    format!("{name} is written twice here"),
-                    "leave one of them out".to_owned(),
-                )),
-                Some(name) => {
-                    seen.push(name);
-                    None
-                }
-                None => Some((
-                    format!(
-                        "{what} has no field {}, so Envoy refuses this file",
-                        field.name
-                    ),
-                    match config::closest(&field.name, &mut known.iter().copied()) {
-                        Some(word) => format!("did you mean {word}?"),
-                        None => format!(
-                            "the fields here are {}",
-                            config::joined(&mut known.iter().copied(), ", ")
-                        ),
-                    },
-                )),
-            };
-            if let Some((message, help)) = problem {
-                contents.findings.push(Diagnostic::error(
-                    "refused-by-envoy",
-                    source,
-                    field.name_span.clone(),
-                    message,
-                    help,
-                ));
-            }
-        }
-    }
 }

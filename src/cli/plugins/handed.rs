@@ -48,7 +48,10 @@ pub(super) fn over(configuration: Option<&Located>) -> Handed<'_> {
     let Some(url) = kind.text() else {
         return Handed::Refused(kind, "@type has to be a string".to_owned(), STRING_VALUE);
     };
-    let Some((_, name)) = url.rsplit_once('/') else {
+    let Some((_, name)) = url
+        .rsplit_once('/')
+        .filter(|(prefix, _)| !prefix.is_empty())
+    else {
         return Handed::Refused(
             kind,
             "@type needs type.googleapis.com/ in front of the name, so Envoy refuses this file"

@@ -107,17 +107,18 @@ pub(super) fn resource(
         _ => envoy::search(source, resource, Place::new(&holder), contents),
     }
     if contents.plugins.len() > before {
-        written_twice(source, resource, contents);
+        written_twice(source, resource, before, contents);
     }
     Ok(())
 }
 
 /// A field that is written twice: kubectl keeps the last in silence.
-fn written_twice(source: &Rc<Source>, resource: &Located, contents: &mut Contents) {
+fn written_twice(source: &Rc<Source>, resource: &Located, before: usize, contents: &mut Contents) {
     // The configuration's own reader says it of the configuration.
     let own: Vec<_> = contents
         .plugins
         .iter()
+        .skip(before)
         .map(|plugin| plugin.document.span.clone())
         .collect();
     for field in resource.written_twice() {

@@ -1,6 +1,7 @@
 //! Plugin configurations wherever people keep them: plain files, WasmPlugin, TrafficExtension, EnvoyFilter and Envoy
 //! Gateway's policies, `ConfigMap`s, Envoy bootstraps and config dumps.
 
+mod envelope;
 mod envoy;
 mod handed;
 mod kubernetes;
@@ -123,7 +124,8 @@ fn document(
         return Ok(());
     }
     let before = (contents.plugins.len(), contents.findings.len());
-    let place = envoy::Place::new("an Envoy configuration");
+    let merge = if depth == 0 { source.merge_key() } else { None };
+    let place = envoy::Place::own_file("an Envoy configuration", merge);
     envoy::search(source, document, place, contents);
     let found = before != (contents.plugins.len(), contents.findings.len());
     if found || envoy::is_envoy(document) {

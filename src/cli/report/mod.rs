@@ -77,7 +77,9 @@ impl Diagnostic {
         let message = if error.help.is_some() {
             error.message
         } else {
-            format!("this is not valid YAML or JSON: {}", error.message)
+            // A parser may quote megabytes.
+            let short: String = error.message.chars().take(200).collect();
+            format!("this is not valid YAML or JSON: {short}")
         };
         Self {
             code: "unreadable",
