@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::Contents;
-use crate::cli::files::{Field, Located, Source, is_spelling_of};
+use crate::cli::files::{Field, Located, Source, Value, is_spelling_of};
 use crate::cli::report::Diagnostic;
 use crate::config::{self, Severity};
 
@@ -134,9 +134,11 @@ fn message(
                 "leave one of them out".to_owned(),
             ),
             Some(_) => refuse(
-                Severity::Error,
+                Severity::Warning,
                 field,
-                format!("{name} is written in both spellings, so Envoy refuses this file"),
+                format!(
+                    "{name} is written in both spellings, and which of them Envoy takes is not certain"
+                ),
                 "leave one of them out".to_owned(),
             ),
             None => {}
@@ -168,7 +170,13 @@ fn wrong_kind(value: &Located, kind: &Kind) -> Option<&'static str> {
     let (right, wanted) = match kind {
         Kind::Text => (is_text(value), "a string"),
         Kind::Boolean => (
-            value.boolean().is_some() || matches!(value.text(), Some("true" | "false")),
+            // Protobuf's reader takes these words as texts too.
+            value.boolean().is_some()
+                || value.text().is_some_and(|text| {
+                    const WORDS: &[&str] =
+                        &["true", "t", "yes", "y", "1", "false", "f", "no", "n", "0"];
+                    WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
+                }),
             "true or false",
         ),
         Kind::Words(words) => (
@@ -179,7 +187,9 @@ fn wrong_kind(value: &Located, kind: &Kind) -> Option<&'static str> {
             "UNSPECIFIED, FAIL_RELOAD, FAIL_CLOSED or FAIL_OPEN",
         ),
         Kind::Texts => (
-            !value.is_object() && !is_text(value) && value.items().iter().all(is_text),
+            // One of a list may stand without the list.
+            is_text(value)
+                || matches!(value.value, Value::List(_)) && value.items().iter().all(is_text),
             "a list of strings",
         ),
         Kind::Map => (

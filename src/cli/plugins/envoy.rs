@@ -297,10 +297,13 @@ fn environment(plugin: &Located) -> Vec<String> {
     let variables = plugin.proto_at(&["vm_config", "environment_variables"]);
     let host = variables.and_then(|variables| variables.proto("host_env_keys"));
     let given = variables.and_then(|variables| variables.proto("key_values"));
+    // One of a list may stand without the list.
+    let alone = host.and_then(Located::text);
     host.map(Located::items)
         .unwrap_or_default()
         .iter()
         .filter_map(Located::text)
+        .chain(alone)
         .map(str::to_owned)
         .chain(
             given

@@ -20,6 +20,27 @@ pub(super) enum Handed<'l> {
     Refused(&'l Located, String, &'static str),
 }
 
+/// Messages of google.protobuf that Envoy knows.
+const WELL_KNOWN: &[&str] = &[
+    "Any",
+    "BoolValue",
+    "BytesValue",
+    "DoubleValue",
+    "Duration",
+    "Empty",
+    "FieldMask",
+    "FloatValue",
+    "Int32Value",
+    "Int64Value",
+    "ListValue",
+    "StringValue",
+    "Struct",
+    "Timestamp",
+    "UInt32Value",
+    "UInt64Value",
+    "Value",
+];
+
 pub(super) const STRING_VALUE: &str = "write config.configuration with \"@type\": \
     type.googleapis.com/google.protobuf.StringValue and the configuration as JSON text in value";
 
@@ -62,6 +83,13 @@ pub(super) fn over(configuration: Option<&Located>) -> Handed<'_> {
     let Some(wrapper) = name.strip_prefix("google.protobuf.") else {
         return Handed::Encoded(name);
     };
+    if !WELL_KNOWN.contains(&wrapper) {
+        return Handed::Refused(
+            kind,
+            format!("there is no type {name}, so Envoy refuses this file"),
+            STRING_VALUE,
+        );
+    }
     if !matches!(wrapper, "StringValue" | "BytesValue") {
         return Handed::Encoded(name);
     }
