@@ -7,3 +7,4 @@ mod as_envoy;
 mod command;
 mod commands;
 mod documentation;
+mod files;

@@ -114,6 +114,10 @@ fn nothing_found(source: &Rc<Source>, has_others: bool) -> Diagnostic {
         "give a plugin configuration, a WasmPlugin, TrafficExtension, EnvoyFilter or EnvoyExtensionPolicy, or an Envoy \
          bootstrap or config dump",
     );
+    if source.text.contains("envoy_on_request") {
+        finding.help =
+            Some("this is a Lua filter: trusted-lb migrate writes what replaces it".to_owned());
+    }
     if has_others {
         finding.severity = Severity::Warning;
     }
