@@ -1,6 +1,7 @@
 //! The files that people have: each is read, wherever in it the configuration stands, and rendered as the same one.
 
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -70,6 +71,7 @@ fn resource(api: &str, kind: &str, spec: &Value) -> Value {
 }
 
 /// The configuration in everything that it may stand in, by name.
+#[allow(clippy::too_many_lines)] // One form after another.
 fn everywhere() -> Vec<(&'static str, String)> {
     let configuration = configuration();
     let env = json!({"env": [{"name": "ORIGIN_SECRET", "valueFrom": "HOST"}]});
@@ -318,15 +320,11 @@ fn an_answer_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_not() {
 
 #[test]
 fn what_is_too_deep_or_grows_without_end_is_refused_at_its_place() {
-    let anchors: String = ('b'..='e')
-        .zip('a'..)
-        .map(|(name, before)| {
-            format!(
-                "{name}: &{name} [{}]\n",
-                vec![format!("*{before}"); 10].join(", ")
-            )
-        })
-        .collect();
+    let mut anchors = String::new();
+    for (name, before) in ('b'..='e').zip('a'..) {
+        let aliases = format!("*{before}, ").repeat(10);
+        let _ = writeln!(anchors, "{name}: &{name} [{aliases}]");
+    }
     for (file, message) in [
         (
             format!("a:\n  {}x", "- ".repeat(58_000)),
@@ -340,8 +338,8 @@ fn what_is_too_deep_or_grows_without_end_is_refused_at_its_place() {
         (
             format!(
                 "a: &a [{}]\n{anchors}z: [{}]\n",
-                vec!["x"; 10].join(", "),
-                vec!["*e"; 200].join(", ")
+                ["x"; 10].join(", "),
+                ["*e"; 200].join(", ")
             ),
             "more than 1000000 values",
         ),
@@ -454,13 +452,12 @@ fn machines_get_lines_and_columns_of_the_outer_file() {
         {"configuration": {"@type": STRING, "value": inner}}}});
     let one_line = json.to_string();
     let column = one_line.find(": 15").expect("it is there") + 3;
-    let block = format!(
-        "name: trusted-lb\ntyped_config:\n  \"@type\": {WASM}\n  config:\n    configuration:\n      \"@type\": {STRING}\n      value: |\n{}",
-        inner
-            .lines()
-            .map(|line| format!("        {line}\n"))
-            .collect::<String>()
+    let mut block = format!(
+        "name: trusted-lb\ntyped_config:\n  \"@type\": {WASM}\n  config:\n    configuration:\n      \"@type\": {STRING}\n      value: |\n"
     );
+    for line in inner.lines() {
+        let _ = writeln!(block, "        {line}");
+    }
     for (file, line, column) in [(one_line, 1, column), (block, 10, 24)] {
         let output = run(&["check", "--format", "json", "-"], &file);
         let found: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
