@@ -75,6 +75,12 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// What `trusted-lb check` says of a text, in every format: for fuzzing, which has no files.
+#[must_use]
+pub fn check_text(text: &str) -> String {
+    check::of_text(text)
+}
+
 fn usage(message: String) -> Failure {
     Failure {
         code: USAGE,

@@ -8,3 +8,4 @@ mod command;
 mod commands;
 mod documentation;
 mod files;
+mod fuzz_corpus;

@@ -11,7 +11,7 @@ use super::plugins::{self, Contents, Plugin};
 use super::report::Diagnostic;
 use crate::config::{self, Config, Problem, Severity};
 
-pub(super) use run::run;
+pub(super) use run::{of_text, run};
 
 /// Problems shown of one configuration, and of everything. What is behind them is counted.
 const MOST_OF_ONE: usize = 100;

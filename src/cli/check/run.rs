@@ -14,17 +14,40 @@ use crate::config::Severity;
 pub(in crate::cli) fn run(arguments: &CheckArgs) -> Result<u8, Failure> {
     let inputs = files::inputs(&arguments.files).map_err(usage)?;
     let checked = super::sources(&inputs.sources);
+    let colours = crate::cli::colours();
+    print(&answer(&inputs, &checked, arguments.format, colours))?;
     let numbers = Numbers::of(&checked, None);
+    Ok(if numbers.errors > 0 { INVALID } else { 0 })
+}
+
+/// What is said of one text in every format.
+pub(in crate::cli) fn of_text(text: &str) -> String {
+    let inputs = files::Inputs {
+        sources: vec![Rc::new(Source::new("<text>", text))],
+        skipped: Vec::new(),
+    };
+    let checked = super::sources(&inputs.sources);
+    [
+        CheckFormat::Text,
+        CheckFormat::Json,
+        CheckFormat::Sarif,
+        CheckFormat::Github,
+    ]
+    .into_iter()
+    .map(|format| answer(&inputs, &checked, format, false))
+    .collect()
+}
+
+fn answer(inputs: &files::Inputs, checked: &Checked, format: CheckFormat, colours: bool) -> String {
     let shown: Vec<&Diagnostic> = checked.diagnostics.iter().take(MOST_OF_ALL).collect();
     let mut out = String::new();
-    match arguments.format {
+    match format {
         CheckFormat::Text => {
-            let colours = crate::cli::colours();
             for diagnostic in &shown {
                 out.push_str(&report::text(diagnostic, colours));
                 out.push_str("\n\n");
             }
-            summary(&mut out, &inputs, &checked, &numbers);
+            summary(&mut out, inputs, checked);
         }
         CheckFormat::Json => {
             let list: serde_json::Value = shown.iter().map(|one| one.json()).collect();
@@ -37,11 +60,10 @@ pub(in crate::cli) fn run(arguments: &CheckArgs) -> Result<u8, Failure> {
             for diagnostic in &shown {
                 out.push_str(&report::github(diagnostic));
             }
-            summary(&mut out, &inputs, &checked, &numbers);
+            summary(&mut out, inputs, checked);
         }
     }
-    print(&out)?;
-    Ok(if numbers.errors > 0 { INVALID } else { 0 })
+    out
 }
 
 /// How much there is of what.
@@ -97,7 +119,7 @@ const MANY_FILES: usize = 4;
 /// Lines of a summary: files beyond these have only their errors told.
 const MOST_FILES: usize = 200;
 
-fn summary(out: &mut String, inputs: &files::Inputs, checked: &Checked, numbers: &Numbers) {
+fn summary(out: &mut String, inputs: &files::Inputs, checked: &Checked) {
     if !checked.suggested_routes.is_empty() {
         out.push_str("add to routes, in front of others that match the same requests:\n\n");
         for route in checked.suggested_routes.iter().take(MOST_OF_ALL) {
@@ -136,5 +158,5 @@ fn summary(out: &mut String, inputs: &files::Inputs, checked: &Checked, numbers:
             let _ = writeln!(out, "{files} without trusted-lb");
         }
     }
-    let _ = writeln!(out, "{}", numbers.text());
+    let _ = writeln!(out, "{}", Numbers::of(checked, None).text());
 }
