@@ -10,6 +10,7 @@ mod plugins;
 mod reference;
 mod render;
 mod report;
+mod schema;
 mod yaml;
 
 use std::fmt::Write as _;
@@ -20,7 +21,7 @@ use std::rc::Rc;
 
 use clap::{CommandFactory, Parser};
 
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::engine::Engine;
 use args::{Arguments, Command, ExplainArgs, Format, MigrateArgs};
 use explain::{Certificate, Described};
@@ -58,7 +59,7 @@ pub fn run() -> ExitCode {
         Command::Explain(arguments) => explain(*arguments),
         Command::Render(arguments) => render::run(&arguments),
         Command::Migrate(arguments) => migrate(&arguments),
-        Command::Schema => done(&format!("{:#}\n", reference::schema())),
+        Command::Schema => done(&format!("{:#}\n", schema::schema())),
         Command::Reference => done(&reference::markdown()),
         Command::Completions { shell } => {
             let mut text = Vec::new();
@@ -205,7 +206,10 @@ fn explain(arguments: ExplainArgs) -> Result<u8, Failure> {
         route: arguments.route,
         virtual_service: arguments.virtual_service,
     };
-    let helper_token = config.helper_token.as_ref().map(config::EnvName::as_str);
+    let helper_token = config
+        .helper_token
+        .as_ref()
+        .map(|token| token.from_env.as_str());
     let given = |name: &str| {
         let of_arguments = arguments
             .environment

@@ -6,8 +6,10 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::declare::text;
 use super::document::quoted;
 use super::problem::{closest, joined};
+use super::read::{At, Wrong};
 
 /// A named set of address blocks, written `@name` in `ipBlocks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,8 +17,10 @@ pub struct NamedSet {
     /// The name, with its `@`.
     pub name: &'static str,
     /// What the addresses are.
+    #[cfg(feature = "cli")]
     pub meaning: &'static str,
     /// Where the list comes from and when it was read; address lists change.
+    #[cfg(feature = "cli")]
     pub source: &'static str,
     /// Whether anybody can become a customer and send requests from these addresses, so that the address alone
     /// doesn't say whose traffic it is.
@@ -29,7 +33,9 @@ pub struct NamedSet {
 pub const NAMED_SETS: &[NamedSet] = &[
     NamedSet {
         name: "@private",
+        #[cfg(feature = "cli")]
         meaning: "private, shared (100.64.0.0/10), link-local and loopback addresses",
+        #[cfg(feature = "cli")]
         source: "RFC 1918, RFC 6598, RFC 3927, RFC 1122, RFC 4193, RFC 4291",
         shared_edge: false,
         blocks: &[
@@ -46,7 +52,9 @@ pub const NAMED_SETS: &[NamedSet] = &[
     },
     NamedSet {
         name: "@cloudflare",
+        #[cfg(feature = "cli")]
         meaning: "Cloudflare's edge",
+        #[cfg(feature = "cli")]
         source: "Cloudflare's published ips-v4 and ips-v6 lists, as known in November 2026",
         shared_edge: true,
         blocks: &[
@@ -76,14 +84,18 @@ pub const NAMED_SETS: &[NamedSet] = &[
     },
     NamedSet {
         name: "@google-cloud",
+        #[cfg(feature = "cli")]
         meaning: "Google Cloud's external load balancers and health probes",
+        #[cfg(feature = "cli")]
         source: "Google Cloud's load balancing documentation, as known in November 2026",
         shared_edge: true,
         blocks: &["130.211.0.0/22", "35.191.0.0/16"],
     },
     NamedSet {
         name: "@fastly",
+        #[cfg(feature = "cli")]
         meaning: "Fastly's edge",
+        #[cfg(feature = "cli")]
         source: "Fastly's public-ip-list, as of October 2025",
         shared_edge: true,
         blocks: &[
@@ -150,20 +162,30 @@ impl std::fmt::Display for IpBlock {
     }
 }
 
+text! {
+    /// One entry of `ipBlocks`.
+    Block: IpBlock = "CIDR, address or named set", "10.0.12.0/24", block, pattern();
+}
+
+fn block(at: At<'_>) -> Option<IpBlock> {
+    at.reported(parse(at.text()?))
+}
+
 /// Reads one entry of `ipBlocks`.
 ///
 /// # Errors
 /// What is wrong and what to write instead.
-pub(crate) fn parse(text: &str) -> Result<IpBlock, (String, Option<String>)> {
+pub(crate) fn parse(text: &str) -> Result<IpBlock, Wrong> {
     let shown = quoted(text);
     if text.starts_with('@') {
         return named(text)
             .map(IpBlock::Set)
             .ok_or_else(|| unknown_set(text));
     }
-    let example = || {
-        Some(
-            "write a CIDR such as 10.0.12.0/24, an address, or a named set such as @private".into(),
+    let wrong = |message| {
+        Wrong::new(
+            message,
+            "write a CIDR such as 10.0.12.0/24, an address, or a named set such as @private",
         )
     };
     let Some((address, length)) = text.split_once('/') else {
@@ -174,59 +196,94 @@ pub(crate) fn parse(text: &str) -> Result<IpBlock, (String, Option<String>)> {
                     .iter()
                     .any(|set| set.name.strip_prefix('@') == Some(text)) =>
             {
-                Err((
+                Err(Wrong::new(
                     format!("{shown} is not an address"),
-                    Some(format!("did you mean \"@{text}\"?")),
+                    format!("did you mean \"@{text}\"?"),
                 ))
             }
-            Err(_) => Err((
-                format!("{shown} is not an address or CIDR{}", why_not(text)),
-                example(),
-            )),
+            Err(_) => Err(wrong(format!(
+                "{shown} is not an address or CIDR{}",
+                why_not(text)
+            ))),
         };
     };
     let Ok(ip) = IpAddr::from_str(address) else {
-        return Err((
-            format!(
-                "{shown} is not a CIDR: {} is not an address{}",
-                quoted(address),
-                why_not(address)
-            ),
-            example(),
-        ));
+        return Err(wrong(format!(
+            "{shown} is not a CIDR: {} is not an address{}",
+            quoted(address),
+            why_not(address)
+        )));
     };
     let longest = if ip.is_ipv4() { 32 } else { 128 };
     let length: u8 = match length.parse() {
         Ok(bits) if bits <= longest && length.bytes().all(|b| b.is_ascii_digit()) => bits,
         _ if IpAddr::from_str(length).is_ok() => {
-            return Err((
+            return Err(Wrong::new(
                 format!("{shown} has a netmask where a prefix length belongs"),
-                Some(format!("write for example {address}/24")),
+                format!("write for example {address}/24"),
             ));
         }
         _ => {
-            return Err((
-                format!(
-                    "{shown}: the prefix length {} is not a number from 0 to {longest}",
-                    quoted(length)
-                ),
-                example(),
-            ));
+            return Err(wrong(format!(
+                "{shown}: the prefix length {} is not a number from 0 to {longest}",
+                quoted(length)
+            )));
         }
     };
     let Ok(net) = IpNet::new(ip, length) else {
-        return Err((format!("{shown} is not a CIDR"), example()));
+        return Err(wrong(format!("{shown} is not a CIDR")));
     };
     let network = net.trunc();
     if network.addr() != ip {
-        return Err((
+        return Err(Wrong::new(
             format!("{shown} has host bits set"),
-            Some(format!(
+            format!(
                 "did you mean {network}? A single address is written without a prefix length: {ip}"
-            )),
+            ),
         ));
     }
     Ok(IpBlock::Net(canonical(network)))
+}
+
+/// A pattern of what [`parse`] reads, except that host bits may be set.
+#[cfg(feature = "cli")]
+fn pattern() -> String {
+    let sets: Vec<&str> = NAMED_SETS.iter().map(|set| set.name).collect();
+    format!(
+        "^({}|{}(/0*([0-9]|[12][0-9]|3[0-2]))?|({})(/0*([0-9]{{1,2}}|1[01][0-9]|12[0-8]))?)$",
+        sets.join("|"),
+        ipv4_pattern(),
+        ipv6_pattern()
+    )
+}
+
+#[cfg(feature = "cli")]
+fn ipv4_pattern() -> String {
+    let byte = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+    format!("{byte}(\\.{byte}){{3}}")
+}
+
+/// A pattern of IPv6 addresses (RFC 3986, 3.2.2), which are also what stands in brackets in a host.
+#[cfg(feature = "cli")]
+pub(crate) fn ipv6_pattern() -> String {
+    let group = "[0-9A-Fa-f]{1,4}";
+    let last = format!("({group}:{group}|{})", ipv4_pattern());
+    let mut forms = vec![format!("({group}:){{6}}{last}")];
+    // `::` stands for at least one group: as many as may be in front of it are fewer the more come after it.
+    for after in 0..=7_usize {
+        let before = match 7 - after {
+            0 => String::new(),
+            1 => format!("({group})?"),
+            groups => format!("(({group}:){{0,{}}}{group})?", groups - 1),
+        };
+        let after = match after {
+            0 => String::new(),
+            1 => group.to_owned(),
+            after => format!("({group}:){{{}}}{last}", after - 2),
+        };
+        forms.push(format!("{before}::{after}"));
+    }
+    forms.join("|")
 }
 
 /// The set of that name, `@` included.
@@ -235,13 +292,13 @@ pub fn named(name: &str) -> Option<&'static NamedSet> {
     NAMED_SETS.iter().find(|set| set.name == name)
 }
 
-fn unknown_set(text: &str) -> (String, Option<String>) {
+fn unknown_set(text: &str) -> Wrong {
     let names = || NAMED_SETS.iter().map(|set| set.name);
     let help = match closest(text, &mut names()) {
         Some(name) => format!("did you mean {name}?"),
         None => format!("the named sets are {}", joined(&mut names(), ", ")),
     };
-    (format!("{} is not a named set", quoted(text)), Some(help))
+    Wrong::new(format!("{} is not a named set", quoted(text)), help)
 }
 
 /// An IPv4-mapped IPv6 block (`::ffff:10.0.0.0/104`) as the IPv4 block it equals.
@@ -278,20 +335,20 @@ fn why_not(text: &str) -> &'static str {
     }
 }
 
-/// Whether these networks together cover every IPv4 or every public IPv6 address, and which.
+/// Whether these networks together cover every public IPv4 or every public IPv6 address, and which.
 pub(crate) fn covers_everybody(nets: &[IpNet]) -> Option<&'static str> {
-    const IPV4: (u128, u128) = (0, u32::MAX as u128);
-    // Global unicast is 2000::/3: a list that covers it trusts the whole internet, ::/0 or not.
-    const INTERNET: (u128, u128) = (0x2000 << 112, (0x4000 << 112) - 1);
+    // Unicast addresses on the Internet: a list that covers these trusts everybody, whatever it leaves out beside them.
+    const V4: (u128, u128) = (0x0100_0000, 0xdfff_ffff); // 1.0.0.0 to 223.255.255.255
+    const V6: (u128, u128) = (0x2000 << 112, (0x4000 << 112) - 1); // 2000::/3
     let covers = |ranges: &[(u128, u128)], all: (u128, u128)| {
         ranges
             .iter()
             .any(|(first, last)| *first <= all.0 && all.1 <= *last)
     };
     let ranges = Ranges::of(nets.iter().copied());
-    if covers(&ranges.v4, IPV4) {
-        Some("every IPv4 address")
-    } else if covers(&ranges.v6, INTERNET) {
+    if covers(&ranges.v4, V4) {
+        Some("every public IPv4 address")
+    } else if covers(&ranges.v6, V6) {
         Some("every public IPv6 address")
     } else {
         None
@@ -372,9 +429,14 @@ mod tests {
 
     #[test]
     fn host_bits_name_the_network_meant() {
-        let (message, help) = parse("10.0.0.1/8").expect_err("host bits");
-        assert_eq!(message, "\"10.0.0.1/8\" has host bits set");
-        assert!(help.expect("help").contains("did you mean 10.0.0.0/8?"));
+        let wrong = parse("10.0.0.1/8").expect_err("host bits");
+        assert_eq!(wrong.message, "\"10.0.0.1/8\" has host bits set");
+        assert!(
+            wrong
+                .help
+                .expect("help")
+                .contains("did you mean 10.0.0.0/8?")
+        );
     }
 
     #[test]
@@ -395,8 +457,8 @@ mod tests {
             ("private", "not an address"),
             ("", "not an address"),
         ] {
-            let (message, _) = parse(text).expect_err(text);
-            assert!(message.contains(part), "{text}: {message}");
+            let wrong = parse(text).expect_err(text);
+            assert!(wrong.message.contains(part), "{text}: {wrong:?}");
         }
     }
 
@@ -405,6 +467,22 @@ mod tests {
         let nets = |list: &[&str]| list.iter().map(|text| net(text)).collect::<Vec<_>>();
         assert!(covers_everybody(&nets(&["0.0.0.0/1", "128.0.0.0/1"])).is_some());
         assert!(covers_everybody(&nets(&["0.0.0.0/0"])).is_some());
+        assert!(covers_everybody(&nets(&["0.0.0.0/1", "128.0.0.0/2", "192.0.0.0/3"])).is_some());
+        assert!(
+            covers_everybody(&nets(&[
+                "1.0.0.0/8",
+                "2.0.0.0/7",
+                "4.0.0.0/6",
+                "8.0.0.0/5",
+                "16.0.0.0/4",
+                "32.0.0.0/3",
+                "64.0.0.0/2",
+                "128.0.0.0/2",
+                "192.0.0.0/3"
+            ]))
+            .is_some()
+        );
+        assert!(covers_everybody(&nets(&["2.0.0.0/7", "4.0.0.0/6"])).is_none());
         assert!(covers_everybody(&nets(&["::/0"])).is_some());
         assert!(covers_everybody(&nets(&["2000::/4", "3000::/4"])).is_some());
         assert!(covers_everybody(&nets(&["::ffff:0.0.0.0/96"])).is_some());

@@ -2,9 +2,9 @@
 //! its turn.
 
 use super::address::{IpBlock, Ranges};
-use super::model::{
-    HostPattern, LoadBalancerMatch, NamePattern, PathPattern, RequestMatch, RouteMatch,
-};
+use super::overrides::{NamePattern, RouteMatch};
+use super::requests::{HostPattern, PathPattern, RequestMatch};
+use super::trust::LoadBalancerMatch;
 
 /// Whether `earlier` holds wherever `later` does. `false` where that can't be told simply.
 pub(crate) fn load_balancer(earlier: &LoadBalancerMatch, later: &LoadBalancerMatch) -> bool {

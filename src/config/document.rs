@@ -62,6 +62,14 @@ impl Node {
             _ => None,
         }
     }
+
+    /// The entries of the list in that field, if there is one.
+    pub(crate) fn items_of(&self, name: &str) -> &[Node] {
+        match self.get(name) {
+            Some(Node::List(items)) => items,
+            _ => &[],
+        }
+    }
 }
 
 /// `value` in double quotes with control characters escaped, at most 80 characters of it.

@@ -1,9 +1,11 @@
 //! Durations as Istio writes them (Go's form): `15s`, `250ms`, `1m30s`, `1.5s`.
 
-use super::document::quoted;
+use super::declare::text;
+use super::document::{Node, Shown, quoted};
+use super::read::{At, Wrong};
 
 /// A whole number of milliseconds, which is what Envoy's `x-envoy-*-ms` headers carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Millis(pub u32);
 
 impl std::fmt::Display for Millis {
@@ -18,15 +20,76 @@ impl std::fmt::Display for Millis {
     }
 }
 
-const UNITS: &str = "h, m, s or ms";
+text! {
+    /// A duration of at least 1 ms and at most 24 days.
+    Duration: Millis = "duration", "15s", duration, pattern();
+}
 
-/// Reads a duration of at least 1 ms and at most 24 days (2^31 - 1 ms).
+fn duration(at: At<'_>) -> Option<Millis> {
+    if let Node::Number(number) = at.node {
+        let number = Shown(*number);
+        at.error_with_help(
+            &format_args!("{number} has no unit"),
+            &format_args!("write {number}s for seconds, or {number}ms for milliseconds"),
+        );
+        return None;
+    }
+    at.reported(parse(at.text()?))
+}
+
+/// A unit: its name, its length, the most of it in 24 days, and how many make one of the next larger unit.
+struct Unit {
+    name: &'static str,
+    millis: u32,
+    most: u32,
+    carry: u32,
+}
+
+/// From large to small, as a duration has them. Envoy reads its headers as integers and keeps them in a signed 32-bit
+/// range in places, which ends a little above 24 days.
+const UNITS: [Unit; 4] = [
+    Unit {
+        name: "h",
+        millis: 3_600_000,
+        most: 24 * 24,
+        carry: 24,
+    },
+    Unit {
+        name: "m",
+        millis: 60_000,
+        most: 24 * 24 * 60,
+        carry: 60,
+    },
+    Unit {
+        name: "s",
+        millis: 1000,
+        most: 24 * 24 * 3600,
+        carry: 60,
+    },
+    Unit {
+        name: "ms",
+        millis: 1,
+        most: 24 * 24 * 3_600_000,
+        carry: 1000,
+    },
+];
+
+/// The shortest part of a unit that is still whole milliseconds for each of them.
+const MOST_DECIMALS: usize = 3;
+
+/// Reads a duration.
 ///
 /// # Errors
-/// What is wrong, and what to write instead where that can be guessed.
-pub(crate) fn parse(text: &str) -> Result<Millis, (String, String)> {
+/// What is wrong, and what to write instead if that can be guessed.
+pub(crate) fn parse(text: &str) -> Result<Millis, Wrong> {
+    const NAMES: &str = "h, m, s or ms";
     let shown = quoted(text);
-    let wrong = |why: &str| (format!("{shown} is not a duration: {why}"), example());
+    let wrong = |why: &str| {
+        Wrong::new(
+            format!("{shown} is not a duration: {why}"),
+            "write for example 15s, 250ms or 1m30s",
+        )
+    };
     if text.is_empty() {
         return Err(wrong("it is empty"));
     }
@@ -34,13 +97,15 @@ pub(crate) fn parse(text: &str) -> Result<Millis, (String, String)> {
         return Err(wrong("it is negative"));
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err((
+        return Err(Wrong::new(
             format!("{shown} has no unit"),
             format!("write {text}s for seconds, or {text}ms for milliseconds"),
         ));
     }
     let mut rest = text;
-    let mut micros: u64 = 0;
+    let mut millis: u64 = 0;
+    let mut smallest = None;
+    let mut in_order = true;
     while !rest.is_empty() {
         let digits = rest
             .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -49,68 +114,106 @@ pub(crate) fn parse(text: &str) -> Result<Millis, (String, String)> {
         let unit_len = tail
             .find(|c: char| !c.is_ascii_alphabetic())
             .unwrap_or(tail.len());
-        let (unit, after) = tail.split_at_checked(unit_len).unwrap_or((tail, ""));
-        let micros_per_unit: u64 = match unit {
-            "h" => 3_600_000_000,
-            "m" => 60_000_000,
-            "s" => 1_000_000,
-            "ms" => 1_000,
-            "" => return Err(wrong(&format!("a number needs a unit: {UNITS}"))),
-            "us" | "µs" | "ns" => {
-                return Err(wrong("Envoy's timeouts are whole milliseconds"));
-            }
-            "d" => return Err(wrong("there is no unit for days, write 24h")),
-            other => {
-                return Err(wrong(&format!(
-                    "{} is not a unit; units are {UNITS}",
+        let (name, after) = tail.split_at_checked(unit_len).unwrap_or((tail, ""));
+        let Some(position) = UNITS.iter().position(|unit| unit.name == name) else {
+            return Err(match name {
+                "" => wrong(&format!("a number needs a unit: {NAMES}")),
+                "us" | "µs" | "ns" => wrong("Envoy's timeouts are whole milliseconds"),
+                "d" => wrong("there is no unit for days, write 24h"),
+                other => wrong(&format!(
+                    "{} is not a unit; units are {NAMES}",
                     quoted(other)
-                )));
-            }
+                )),
+            });
         };
-        let part = scaled(number, micros_per_unit)
-            .ok_or_else(|| wrong(&format!("{} is not a number", quoted(number))))?;
-        micros = micros
-            .checked_add(part)
-            .ok_or_else(|| wrong("it is too long"))?;
+        let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
+        if whole.is_empty() || decimals.contains('.') || number.ends_with('.') {
+            return Err(wrong(&format!("{} is not a number", quoted(number))));
+        }
+        let Some(unit) = UNITS.get(position) else {
+            continue;
+        };
+        let most_decimals = if unit.millis == 1 { 0 } else { MOST_DECIMALS };
+        if decimals.len() > most_decimals {
+            return Err(wrong(
+                "Envoy's timeouts are whole milliseconds: other units have three decimals at most",
+            ));
+        }
+        let Some(whole) = whole
+            .parse::<u64>()
+            .ok()
+            .filter(|whole| *whole <= u64::from(unit.most))
+        else {
+            return Err(wrong("the longest that can be written is 24 days (576h)"));
+        };
+        in_order &=
+            smallest.is_none_or(|smallest| smallest < position && whole < u64::from(unit.carry));
+        smallest = Some(position);
+        // Three decimals at most, so that nothing is lost.
+        let thousandths = format!("{decimals:0<MOST_DECIMALS$}").parse().unwrap_or(0);
+        millis += (whole * 1000 + thousandths) * u64::from(unit.millis) / 1000;
         rest = after;
     }
-    if !micros.is_multiple_of(1000) {
-        return Err(wrong("Envoy's timeouts are whole milliseconds"));
-    }
-    let ms = micros / 1000;
-    if ms == 0 {
-        return Err((
+    if millis == 0 {
+        return Err(Wrong::new(
             format!("{shown} is zero, which Envoy reads as \"no limit\""),
-            "write `inherit` to leave the route's own value alone, or a duration such as 15s"
-                .to_owned(),
+            "write `inherit` to leave the route's own value alone, or a duration such as 15s",
         ));
     }
-    // Envoy reads these headers as integers and keeps them in a signed 32-bit range in places.
-    i32::try_from(ms)
-        .map(|ms| Millis(ms.unsigned_abs()))
-        .map_err(|_| wrong("the longest that can be written is 24 days (576h)"))
-}
-
-fn example() -> String {
-    "write for example 15s, 250ms or 1m30s".to_owned()
-}
-
-/// `number` (digits with at most one dot) times `unit`, exactly, or nothing where that isn't a whole number.
-fn scaled(number: &str, unit: u64) -> Option<u64> {
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() || fraction.contains('.') || fraction.len() > 9 || number.ends_with('.') {
-        return None;
+    let sum = u32::try_from(millis).map(Millis);
+    if !in_order {
+        let sum = sum.map_or_else(|_| "15s".to_owned(), |sum| sum.to_string());
+        return Err(Wrong::new(
+            format!(
+                "{shown} is not a duration: its units don't go from large to small, each filling less than one of \
+                 the one before"
+            ),
+            format!("write for example {sum}"),
+        ));
     }
-    let mut total = whole.parse::<u64>().ok()?.checked_mul(unit)?;
-    if !fraction.is_empty() {
-        let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-        let scaled = fraction.parse::<u64>().ok()?.checked_mul(unit)?;
-        if scaled % scale != 0 {
-            return None;
+    sum.map_err(|_| wrong("the longest that can be written is 24 days (576h)"))
+}
+
+/// A pattern of what [`parse`] reads.
+#[cfg(feature = "cli")]
+fn pattern() -> String {
+    let decimals = |unit: &Unit| {
+        if unit.millis == 1 {
+            String::new()
+        } else {
+            format!("(\\.[0-9]{{1,{MOST_DECIMALS}}})?")
         }
-        total = total.checked_add(scaled / scale)?;
+    };
+    let part = |unit: &Unit, most: u32| format!("{}{}{}", at_most(most), decimals(unit), unit.name);
+    let mut forms = Vec::new();
+    for (position, first) in UNITS.iter().enumerate() {
+        let mut form = part(first, first.most);
+        for unit in UNITS.iter().skip(position + 1) {
+            form = format!("{form}({})?", part(unit, unit.carry - 1));
+        }
+        forms.push(form);
     }
-    Some(total)
+    format!("^(?=.*[1-9])({})$", forms.join("|"))
+}
+
+/// A pattern of the whole numbers up to this one, with any zeros in front.
+#[cfg(feature = "cli")]
+fn at_most(most: u32) -> String {
+    let digits = most.to_string();
+    let length = digits.len();
+    let mut forms = vec![digits.clone()];
+    if length > 1 {
+        forms.push(format!("[0-9]{{1,{}}}", length - 1));
+    }
+    for (position, digit) in digits.char_indices() {
+        let Some(below) = digit.to_digit(10).and_then(|digit| digit.checked_sub(1)) else {
+            continue;
+        };
+        let same = digits.get(..position).unwrap_or_default();
+        let after = length - position - 1;
+        forms.push(format!("{same}[0-{below}][0-9]{{{after}}}"));
+    }
+    format!("0*({})", forms.join("|"))
 }
 
 #[cfg(test)]
@@ -127,6 +230,10 @@ mod tests {
             ("0.25s", 250),
             ("2h", 7_200_000),
             ("1h0m0.5s", 3_600_500),
+            ("007s", 7000),
+            ("0.001h", 3600),
+            ("576h", 2_073_600_000),
+            ("575h59m59s999ms", 2_073_599_999),
         ] {
             assert_eq!(parse(text), Ok(Millis(ms)), "{text}");
         }
@@ -148,16 +255,30 @@ mod tests {
             ("0s", "no limit"),
             ("1d", "24h"),
             ("600h", "longest"),
-            ("99999999999999999999s", "is not a number"),
+            ("99999999999999999999s", "longest"),
+            ("577h", "longest"),
+            ("34561m", "longest"),
+            ("2147483647ms", "longest"),
+            ("1.5ms", "whole milliseconds"),
+            ("0h0m0.0s", "no limit"),
+            ("30s1m", "large to small"),
+            ("1m90s", "large to small"),
+            ("1s1s", "large to small"),
         ] {
-            let (message, _) = parse(text).expect_err(text);
-            assert!(message.contains(part), "{text}: {message}");
+            let wrong = parse(text).expect_err(text);
+            assert!(wrong.message.contains(part), "{text}: {wrong:?}");
         }
     }
 
     #[test]
+    fn a_sum_is_suggested_for_units_out_of_order() {
+        let wrong = parse("1m90s").expect_err("out of order");
+        assert_eq!(wrong.help.as_deref(), Some("write for example 150s"));
+    }
+
+    #[test]
     fn what_is_printed_reads_back() {
-        for ms in [1, 250, 1000, 1500, 60_000, 90_000, 3_600_000, 2_147_483_647] {
+        for ms in [1, 250, 1000, 1500, 60_000, 90_000, 3_600_000, 2_073_600_000] {
             assert_eq!(parse(&Millis(ms).to_string()), Ok(Millis(ms)));
         }
     }

@@ -19,27 +19,51 @@
 //! ```
 
 mod address;
+mod configuration;
 pub(crate) mod covers;
+pub(crate) mod declare;
 mod document;
 mod duration;
 mod headers;
-mod model;
-mod parse;
+mod overrides;
+mod path;
+mod policy;
 mod problem;
 mod read;
+mod requests;
 mod seen;
+mod signals;
+mod trust;
+mod untrusted;
 mod warnings;
 
 pub(crate) use address::Ranges;
-pub use address::{NAMED_SETS, named};
+pub use address::{IpBlock, NAMED_SETS, NamedSet, named};
+pub use configuration::{Config, HelperToken, Mode, PeerAddress, RewriteScheme, top_fields};
 pub use document::Node;
-pub use model::*;
+pub use duration::Millis;
+pub use headers::{EnvName, HeaderName};
+pub use overrides::{NamePattern, Route, RouteMatch};
+pub use path::{Path, PathPart};
+pub use policy::{
+    IDEMPOTENT_METHODS, OtherMethods, Policy, RequestHeaders, Retries, RetryFields, Streams,
+    Timeout,
+};
 pub use problem::{Problem, Severity};
+pub use requests::{HeaderMatch, HeaderValueMatch, HostPattern, PathPattern, RequestMatch};
+#[cfg(feature = "cli")]
+pub(crate) use signals::SIGNAL_FORMS;
+pub use signals::{DefaultScheme, ForwardedProto, Scheme, Signal, SignalForm};
+pub use trust::{ClientCertificate, LoadBalancerMatch, TrustedLoadBalancer};
+pub use untrusted::{DEFAULT_REMOVED_HEADERS, Untrusted, UntrustedProto};
 
+use declare::Notation;
+use path::Here;
+use problem::Problems;
 #[cfg(feature = "cli")]
 pub(crate) use problem::closest;
 pub(crate) use problem::joined;
-use problem::{Path, Problems};
+use read::At;
 
 /// What became of a configuration's text.
 #[derive(Clone, Debug)]
@@ -77,7 +101,7 @@ pub fn load(text: &[u8]) -> Loaded {
     let problems = Problems::default();
     if text.iter().all(u8::is_ascii_whitespace) {
         problems.error_with_help(
-            &Path::Root,
+            &Here::Root,
             &"the configuration is empty",
             &"write at least `trustedLoadBalancers` or `defaults`; in a WasmPlugin they belong under `pluginConfig`",
         );
@@ -85,7 +109,7 @@ pub fn load(text: &[u8]) -> Loaded {
         match serde_json::from_slice::<Node>(text) {
             Ok(node) => return load_document(&node),
             Err(error) => problems.error_with_help(
-                &Path::Root,
+                &Here::Root,
                 &format_args!("the configuration is not valid JSON: {error}"),
                 // A Struct is handed over as it is encoded, which begins with the number of its first field.
                 if text.first() == Some(&PROTOBUF_FIELD_1) {
@@ -106,7 +130,12 @@ pub fn load(text: &[u8]) -> Loaded {
 #[must_use]
 pub fn load_document(node: &Node) -> Loaded {
     let problems = Problems::default();
-    let config = parse::config(node, &problems);
+    let config = Config::read(At {
+        node,
+        here: &Here::Root,
+        problems: &problems,
+        example: Config::EXAMPLE,
+    });
     if let Some(config) = &config
         && problems.errors() == 0
     {

@@ -1,7 +1,9 @@
 //! What is wrong with a configuration: where, what, and what to write instead.
 
-use std::cell::RefCell;
-use std::fmt::{self, Write};
+use std::cell::{Cell, RefCell};
+use std::fmt;
+
+use super::path::{Here, Path, one_line};
 
 /// How bad a [`Problem`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,8 +28,8 @@ impl fmt::Display for Severity {
 pub struct Problem {
     /// Whether it refuses the configuration.
     pub severity: Severity,
-    /// Where it is, such as `routes[2].retries.retryOn[0]`; empty for the document as a whole.
-    pub path: String,
+    /// Where it is.
+    pub path: Path,
     /// What is wrong there, with the value as it was written.
     pub message: String,
     /// What to write instead.
@@ -36,7 +38,7 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.path.is_empty() {
+        if !self.path.is_root() {
             write!(f, "{}: ", self.path)?;
         }
         f.write_str(&self.message)?;
@@ -47,28 +49,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A place in the configuration, linked to the places that hold it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Path<'p> {
-    Root,
-    Field(&'p Path<'p>, &'p str),
-    Item(&'p Path<'p>, usize),
-}
-
-impl fmt::Display for Path<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Path::Root => Ok(()),
-            Path::Field(Path::Root, name) => f.write_str(name),
-            Path::Field(parent, name) => write!(f, "{parent}.{name}"),
-            Path::Item(parent, index) => write!(f, "{parent}[{index}]"),
-        }
-    }
-}
-
 /// Where problems are collected while a configuration is read: all of them, in the order they are met.
 #[derive(Debug, Default)]
-pub(crate) struct Problems(RefCell<Vec<Problem>>);
+pub(crate) struct Problems {
+    list: RefCell<Vec<Problem>>,
+    errors: Cell<usize>,
+}
 
 impl Problems {
     #[cold]
@@ -76,69 +62,76 @@ impl Problems {
     fn add(
         &self,
         severity: Severity,
-        path: &dyn fmt::Display,
+        here: &Here<'_>,
         message: &dyn fmt::Display,
         help: Option<&dyn fmt::Display>,
     ) {
-        self.0.borrow_mut().push(Problem {
+        if severity == Severity::Error {
+            self.errors.set(self.errors.get() + 1);
+        }
+        self.list.borrow_mut().push(Problem {
             severity,
-            path: one_line(path),
-            message: one_line(message),
-            help: help.map(one_line),
+            path: here.path(),
+            message: escaped(message),
+            help: help.map(escaped),
         });
     }
 
-    pub(crate) fn error(&self, path: &dyn fmt::Display, message: &dyn fmt::Display) {
-        self.add(Severity::Error, path, message, None);
+    pub(crate) fn error(&self, here: &Here<'_>, message: &dyn fmt::Display) {
+        self.add(Severity::Error, here, message, None);
     }
 
     pub(crate) fn error_with_help(
         &self,
-        path: &dyn fmt::Display,
+        here: &Here<'_>,
         message: &dyn fmt::Display,
         help: &dyn fmt::Display,
     ) {
-        self.add(Severity::Error, path, message, Some(help));
+        self.add(Severity::Error, here, message, Some(help));
     }
 
     pub(crate) fn warn(
         &self,
-        path: &dyn fmt::Display,
+        here: &Here<'_>,
         message: &dyn fmt::Display,
         help: &dyn fmt::Display,
     ) {
-        self.add(Severity::Warning, path, message, Some(help));
+        self.add(Severity::Warning, here, message, Some(help));
     }
 
-    pub(crate) fn errors(&self) -> usize {
-        self.0
-            .borrow()
+    /// Whether there is an error at this place or in it. Reading it was the last thing that happened.
+    pub(crate) fn any_error_within(&self, here: &Here<'_>, parent: &Here<'_>) -> bool {
+        let problems = self.list.borrow();
+        if problems.is_empty() {
+            return false;
+        }
+        let (place, parent) = (here.path(), parent.path());
+        problems
             .iter()
-            .filter(|problem| problem.severity == Severity::Error)
-            .count()
+            .rev()
+            .take_while(|problem| problem.path.is_within(&parent))
+            .any(|problem| problem.severity == Severity::Error && problem.path.is_within(&place))
+    }
+
+    /// How many errors there are.
+    pub(crate) fn errors(&self) -> usize {
+        self.errors.get()
     }
 
     pub(crate) fn into_vec(self) -> Vec<Problem> {
-        self.0.into_inner()
+        self.list.into_inner()
     }
 }
 
-/// The text with control characters escaped. Parts of it are whatever the configuration says, and must not begin a line
-/// of their own in the proxy's log.
-fn one_line(text: &dyn fmt::Display) -> String {
+/// The text with its control characters escaped: parts of it are whatever the configuration says.
+fn escaped(text: &dyn fmt::Display) -> String {
     let text = text.to_string();
     if !text.chars().any(char::is_control) {
         return text;
     }
     let mut escaped = String::new();
-    for c in text.chars() {
-        if c.is_control() {
-            // Writing into a String can't fail.
-            let _ = write!(escaped, "\\u{{{:x}}}", u32::from(c));
-        } else {
-            escaped.push(c);
-        }
-    }
+    // Writing into a String can't fail.
+    let _ = one_line(&text, &mut escaped);
     escaped
 }
 
@@ -207,17 +200,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_reads_as_people_write_it() {
-        let routes = Path::Field(&Path::Root, "routes");
-        let third = Path::Item(&routes, 2);
-        let retries = Path::Field(&third, "retries");
-        assert_eq!(retries.to_string(), "routes[2].retries");
-    }
-
-    #[test]
     fn what_the_configuration_says_begins_no_line_of_its_own() {
         let problems = Problems::default();
-        let field = Path::Field(&Path::Root, "a\nb");
+        let field = Here::Field(&Here::Root, "a\nb");
         problems.error_with_help(&field, &"c\u{85}d", &"e\rf");
         assert_eq!(
             problems.into_vec()[0].to_string(),

@@ -1,54 +1,51 @@
 //! What works, but probably not as its author thinks.
 
+use super::address::IpBlock;
+use super::configuration::Config;
 use super::covers;
 use super::document::quoted;
-use super::model::{
-    Config, HeaderValueMatch, IpBlock, LoadBalancerMatch, Policy, Retries, Timeout, UntrustedProto,
-};
+use super::path::Here;
+use super::policy::{Policy, Retries, Timeout};
 use super::problem::Problems;
+use super::trust::LoadBalancerMatch;
+use super::untrusted::UntrustedProto;
 
 /// Looks a configuration without errors through.
 pub(crate) fn find(config: &Config, problems: &Problems) {
     let rules = &config.trusted_load_balancers;
     if rules.is_empty() {
         problems.warn(
-            &"trustedLoadBalancers",
+            &Here::Field(&Here::Root, "trustedLoadBalancers"),
             &"there is no rule, so nobody is trusted and x-forwarded-proto always tells the gateway's own connection",
             &"add a rule for the load balancer in front of this gateway",
         );
     }
+    let list = Here::Field(&Here::Root, "trustedLoadBalancers");
     for (index, rule) in rules.iter().enumerate() {
+        let item = Here::Item(&list, index);
+        let here = Here::Field(&item, "match");
         let covered = rules
             .iter()
             .take(index)
             .find(|earlier| covers::load_balancer(&earlier.matches, &rule.matches));
         if let Some(earlier) = covered {
-            never(
-                &format_args!("trustedLoadBalancers[{index}].match"),
-                &earlier.name,
-                problems,
-            );
+            never(&here, &earlier.name, problems);
         }
         if !rule.insecure_trust_anyone {
-            proof(
-                &format_args!("trustedLoadBalancers[{index}].match"),
-                &rule.matches,
-                problems,
-            );
+            proof(&here, &rule.matches, problems);
         }
     }
+    let list = Here::Field(&Here::Root, "routes");
     for (index, route) in config.routes.iter().enumerate() {
+        let item = Here::Item(&list, index);
+        let here = Here::Field(&item, "match");
         let covered = config
             .routes
             .iter()
             .take(index.min(MOST_COMPARED))
             .find(|earlier| covers::route(&earlier.matches, &route.matches));
         if let Some(earlier) = covered {
-            never(
-                &format_args!("routes[{index}].match"),
-                &earlier.name,
-                problems,
-            );
+            never(&here, &earlier.name, problems);
         }
         let names = &route.matches;
         if (!names.routes.is_empty() || !names.virtual_services.is_empty())
@@ -57,7 +54,7 @@ pub(crate) fn find(config: &Config, problems: &Problems) {
             && names.virtual_hosts.is_empty()
         {
             problems.warn(
-                &format_args!("routes[{index}].match"),
+                &here,
                 &"route and VirtualService names are best effort: behind httpsRedirect, and where routes match on \
                   headers that this filter writes, Envoy names the route from before the correction, or none",
                 &"match by hosts, paths or virtualHosts where you can",
@@ -66,25 +63,26 @@ pub(crate) fn find(config: &Config, problems: &Problems) {
     }
     if config.untrusted.forwarded_proto == UntrustedProto::Keep {
         problems.warn(
-            &"untrusted.forwardedProto",
+            &Here::Field(&Here::Field(&Here::Root, "untrusted"), "forwardedProto"),
             &"keep leaves x-forwarded-proto to anybody who reaches this gateway where Envoy keeps it too \
               (numTrustedProxies of 1 or more)",
             &"write connection, unless every way to this gateway leads through something that overwrites it",
         );
     }
-    retries("defaults", &config.defaults, &config.defaults, problems);
+    let defaults = Here::Field(&Here::Root, "defaults");
+    retries(&defaults, &config.defaults, &config.defaults, problems);
     for (index, route) in config.routes.iter().enumerate() {
-        let path = format!("routes[{index}]");
-        retries(&path, &route.policy, &config.defaults, problems);
+        let here = Here::Item(&list, index);
+        retries(&here, &route.policy, &config.defaults, problems);
     }
 }
 
 /// Every route is compared with this many at the head of the list, so that thousands of them are configured in no time.
 const MOST_COMPARED: usize = 1_000;
 
-fn never(path: &dyn std::fmt::Display, earlier: &str, problems: &Problems) {
+fn never(here: &Here<'_>, earlier: &str, problems: &Problems) {
     problems.warn(
-        path,
+        here,
         &format_args!(
             "this never gets its turn: {} in front of it holds for all of it",
             quoted(earlier)
@@ -94,21 +92,16 @@ fn never(path: &dyn std::fmt::Display, earlier: &str, problems: &Problems) {
 }
 
 /// Addresses and header values that say less than they seem to.
-fn proof(path: &dyn std::fmt::Display, matches: &LoadBalancerMatch, problems: &Problems) {
-    let proven = matches.client_certificate.is_some()
-        || matches
-            .request
-            .headers
-            .iter()
-            .any(|header| matches!(header.value, HeaderValueMatch::FromEnv(_)));
-    if proven {
+fn proof(here: &Here<'_>, matches: &LoadBalancerMatch, problems: &Problems) {
+    if matches.is_proven() {
         return;
     }
-    if matches.ip_blocks.is_empty() {
+    let by_value = !matches.trusts_by_address_alone();
+    if by_value && (matches.ip_blocks.is_empty() || matches.trusts_every_address()) {
         problems.warn(
-            &format_args!("{path}.headers"),
+            &Here::Field(here, "headers"),
             &"whoever sends this is trusted, and a value that stands in a configuration is no secret",
-            &"write fromEnv: ORIGIN_SECRET in place of the value, or add ipBlocks",
+            &"write fromEnv: ORIGIN_SECRET in place of the value, or list the load balancer's own ipBlocks",
         );
     }
     let mut sets = matches.ip_blocks.iter().filter_map(|block| match block {
@@ -122,7 +115,7 @@ fn proof(path: &dyn std::fmt::Display, matches: &LoadBalancerMatch, problems: &P
             "every pod, node and neighbour with a private address is trusted"
         };
         problems.warn(
-            &format_args!("{path}.ipBlocks"),
+            &Here::Field(here, "ipBlocks"),
             &format_args!("{} alone doesn't say whose traffic it is: {who}", set.name),
             &"add a secret header (headers: [{name: x-origin-verify, fromEnv: ORIGIN_SECRET}]) or a clientCertificate, \
               or list the load balancer's own subnets",
@@ -131,10 +124,11 @@ fn proof(path: &dyn std::fmt::Display, matches: &LoadBalancerMatch, problems: &P
 }
 
 /// What a policy's numbers say together, once merged over the defaults.
-fn retries(path: &str, policy: &Policy, defaults: &Policy, problems: &Problems) {
+fn retries(here: &Here<'_>, policy: &Policy, defaults: &Policy, problems: &Problems) {
     let Some(Retries::Set(own)) = &policy.retries else {
         return;
     };
+    let here = Here::Field(here, "retries");
     let merged = match &defaults.retries {
         Some(Retries::Set(defaults)) => own.merged_over(defaults),
         _ => (**own).clone(),
@@ -143,21 +137,21 @@ fn retries(path: &str, policy: &Policy, defaults: &Policy, problems: &Problems) 
     let attempts = merged.attempts;
     if conditions && attempts.is_none() {
         problems.warn(
-            &format_args!("{path}.retries"),
+            &here,
             &"there is something to retry on, but no attempts: Envoy retries once",
             &"write attempts: 1, or how many are meant",
         );
     }
     if attempts.is_some_and(|attempts| attempts > 0) && !conditions {
         problems.warn(
-            &format_args!("{path}.retries.attempts"),
+            &Here::Field(&here, "attempts"),
             &"attempts without retryOn: nothing is retried unless the route's own policy says on what",
             &"write for example retryOn: [connect-failure, refused-stream]",
         );
     }
     if merged.hedge_on_per_try_timeout == Some(true) && merged.per_try_timeout.is_none() {
         problems.warn(
-            &format_args!("{path}.retries.hedgeOnPerTryTimeout"),
+            &Here::Field(&here, "hedgeOnPerTryTimeout"),
             &"hedging does nothing without perTryTimeout",
             &"write for example perTryTimeout: 500ms",
         );
@@ -167,7 +161,7 @@ fn retries(path: &str, policy: &Policy, defaults: &Policy, problems: &Problems) 
         && per_try >= timeout
     {
         problems.warn(
-            &format_args!("{path}.retries.perTryTimeout"),
+            &Here::Field(&here, "perTryTimeout"),
             &format_args!(
                 "{per_try} is not shorter than the timeout of {timeout}, so Envoy ignores it"
             ),

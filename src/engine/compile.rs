@@ -12,7 +12,7 @@ use super::secret::Secret;
 use super::signal::{Form, Signal};
 use super::{Engine, ForwardedProto, PeerSource, Rule};
 use crate::config::{
-    self, Config, EnvName, HeaderValueMatch, HostPattern, IpBlock, PathPattern, PeerAddress,
+    self, Config, EnvName, HeaderValueMatch, HostPattern, IpBlock, Path, PathPattern, PeerAddress,
     Problem, Retries, Severity, SignalForm, Streams, Timeout,
 };
 
@@ -54,10 +54,10 @@ const SHORTEST_SECRET: usize = 8;
 impl Compiler<'_> {
     fn engine(&mut self, config: &Config) -> Engine {
         self.mark_removals(config);
-        let token = config
-            .helper_token
-            .as_ref()
-            .and_then(|name| self.secret(name, "helperToken.fromEnv"));
+        let token = config.helper_token.as_ref().and_then(|token| {
+            let path = Path::root().field("helperToken").field("fromEnv");
+            self.secret(&token.from_env, &path)
+        });
         let peer = match &config.peer_address {
             PeerAddress::Auto => PeerSource::Auto,
             PeerAddress::Source => PeerSource::Source,
@@ -68,9 +68,10 @@ impl Compiler<'_> {
                 token: token.clone().unwrap_or_else(|| Secret::new("\0")),
             },
         };
+        let rules_path = Path::root().field("trustedLoadBalancers");
         let mut rules = Vec::with_capacity(config.trusted_load_balancers.len());
         for (index, rule) in config.trusted_load_balancers.iter().enumerate() {
-            let path = format!("trustedLoadBalancers[{index}]");
+            let path = rules_path.item(index).field("match");
             let matches = &rule.matches;
             let set = |blocks: &[IpBlock]| {
                 (!blocks.is_empty()).then(|| CidrSet::new(blocks.iter().flat_map(IpBlock::nets)))
@@ -84,14 +85,15 @@ impl Compiler<'_> {
                     not_ports: matches.not_ports.clone(),
                     client_certificate: matches.client_certificate.as_ref().map(certificate),
                 },
-                request: self.request(&matches.request, &format!("{path}.match")),
+                request: self.request(&matches.request, &path),
                 forwarded_proto: self.forwarded_proto(&rule.forwarded_proto, token.as_ref()),
             });
         }
         let defaults = self.policy(&config.defaults, &config::Policy::default());
+        let routes_path = Path::root().field("routes");
         let mut routes = Vec::with_capacity(config.routes.len());
         for (index, route) in config.routes.iter().enumerate() {
-            let path = format!("routes[{index}].match");
+            let path = routes_path.item(index).field("match");
             routes.push(Route {
                 name: route.name.clone(),
                 request: self.request(&route.matches.request, &path),
@@ -127,8 +129,8 @@ impl Compiler<'_> {
             self.names
                 .mark(HeaderId::FORWARDED_PORT, |removal| removal.twins = true);
         }
-        for name in &config.untrusted.remove_headers {
-            let id = self.names.intern(name.as_str());
+        for name in config.removed_headers() {
+            let id = self.names.intern(name);
             self.names.mark(id, |removal| removal.untrusted = true);
         }
     }
@@ -143,7 +145,7 @@ impl Compiler<'_> {
         id
     }
 
-    fn secret(&mut self, name: &EnvName, path: &str) -> Option<Secret> {
+    fn secret(&mut self, name: &EnvName, path: &Path) -> Option<Secret> {
         let name = name.as_str();
         let wrong = match (self.environment)(name) {
             None => format!("the environment variable {name} is not set"),
@@ -157,7 +159,7 @@ impl Compiler<'_> {
         };
         self.problems.push(Problem {
             severity: Severity::Error,
-            path: path.to_owned(),
+            path: path.clone(),
             message: wrong,
             help: Some(
                 "set it in the WasmPlugin's vmConfig.env or Envoy's vm_config.environment_variables".to_owned(),
@@ -166,7 +168,7 @@ impl Compiler<'_> {
         None
     }
 
-    fn request(&mut self, matches: &config::RequestMatch, path: &str) -> RequestMatch {
+    fn request(&mut self, matches: &config::RequestMatch, path: &Path) -> RequestMatch {
         RequestMatch {
             hosts: host_set(&matches.hosts),
             not_hosts: host_set(&matches.not_hosts),
@@ -174,12 +176,12 @@ impl Compiler<'_> {
             not_paths: matches.not_paths.iter().map(path_match).collect(),
             methods: matches.methods.clone(),
             not_methods: matches.not_methods.clone(),
-            headers: self.headers(&matches.headers, &format!("{path}.headers")),
-            not_headers: self.headers(&matches.not_headers, &format!("{path}.notHeaders")),
+            headers: self.headers(&matches.headers, &path.field("headers")),
+            not_headers: self.headers(&matches.not_headers, &path.field("notHeaders")),
         }
     }
 
-    fn headers(&mut self, matches: &[config::HeaderMatch], path: &str) -> Vec<HeaderMatch> {
+    fn headers(&mut self, matches: &[config::HeaderMatch], path: &Path) -> Vec<HeaderMatch> {
         matches
             .iter()
             .enumerate()
@@ -194,7 +196,7 @@ impl Compiler<'_> {
                         names
                             .iter()
                             .filter_map(|name| {
-                                self.secret(name, &format!("{path}[{index}].fromEnv"))
+                                self.secret(name, &path.item(index).field("fromEnv"))
                             })
                             .collect(),
                     ),

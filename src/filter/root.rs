@@ -12,7 +12,7 @@ use super::host::{self, Status};
 use super::log::follow_host_level;
 use super::rate_limit::{self, RateLimit, RequestProblem};
 use super::stream::{Configured, Stream};
-use crate::config::{self, Config, Mode, PeerAddress, Problem, Retries, Timeout};
+use crate::config::{self, Config, Problem, Retries, Timeout};
 use crate::engine::{Engine, PeerProblem};
 
 /// Version and commit, for the log.
@@ -226,16 +226,8 @@ fn summary(config: &Config) -> String {
     if let Some(more) = rules.len().checked_sub(MOST_NAMES).filter(|more| *more > 0) {
         let _ = write!(names, " and {more} more");
     }
-    let mode = match config.mode {
-        Mode::Enforce => "enforce",
-        Mode::Shadow => "shadow",
-    };
-    let peer = match &config.peer_address {
-        PeerAddress::Auto => "auto".to_owned(),
-        PeerAddress::Source => "source".to_owned(),
-        PeerAddress::ForwardedFor => "forwardedFor".to_owned(),
-        PeerAddress::Header(name) => format!("header:{}", name.as_str()),
-    };
+    let mode = config.mode.as_str();
+    let peer = &config.peer_address;
     let timeout = match config.defaults.timeout {
         None | Some(Timeout::Inherit) => "inherited".to_owned(),
         Some(Timeout::After(millis)) => format!("{} ms", millis.0),

@@ -82,10 +82,6 @@ const BEYOND_THE_SCHEMA: &[(&str, &str)] = &[
         "arithmetic on addresses, one condition out of several lists",
     ),
     ("trust-together", "arithmetic on addresses"),
-    (
-        "unknown-named-set",
-        "kept out of the pattern, so that it needn't list them",
-    ),
     ("overwritten-signal", "one field against another"),
     ("same-name-twice", "uniqueness by one field"),
     ("helper-without-token", "one field against another"),

@@ -9,3 +9,4 @@ mod commands;
 mod documentation;
 mod files;
 mod fuzz_corpus;
+mod language;

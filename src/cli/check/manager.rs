@@ -2,7 +2,7 @@
 
 use super::signals;
 use crate::cli::plugins::Manager;
-use crate::config::{Config, PeerAddress, Problem, Severity, SignalForm};
+use crate::config::{Config, Path, PeerAddress, Problem, Severity, SignalForm};
 
 /// What a configuration and the connection manager around it, if it is known, say together.
 pub(super) fn rules(config: &Config, manager: Option<Manager>, problems: &mut Vec<Problem>) {
@@ -27,7 +27,7 @@ fn against_manager(config: &Config, manager: Manager, problems: &mut Vec<Problem
     let mut say = |severity, message: &str, help: &str| {
         problems.push(Problem {
             severity,
-            path: "peerAddress".to_owned(),
+            path: Path::root().field("peerAddress"),
             message: message.to_owned(),
             help: Some(help.to_owned()),
         });

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::files::{Located, Source};
 use super::plugins::{self, Contents, Plugin};
 use super::report::Diagnostic;
-use crate::config::{self, Config, Problem, Severity};
+use crate::config::{self, Config, Path, Problem, Severity};
 
 pub(super) use run::{of_text, run};
 
@@ -148,7 +148,7 @@ fn missing_variables(plugin: &Plugin, problems: &mut Vec<Problem>) {
         return;
     };
     let mut read = Vec::new();
-    variables(&plugin.document, "", &mut read);
+    variables(&plugin.document, &Path::root(), &mut read);
     for (name, path) in read {
         if environment.iter().any(|known| known == name) {
             continue;
@@ -168,48 +168,44 @@ fn missing_variables(plugin: &Plugin, problems: &mut Vec<Problem>) {
 }
 
 /// The variables that `fromEnv` names, with their places.
-fn variables<'l>(located: &'l Located, path: &str, read: &mut Vec<(&'l str, String)>) {
+fn variables<'l>(located: &'l Located, path: &Path, read: &mut Vec<(&'l str, Path)>) {
     for field in located.fields() {
-        let path = match path {
-            "" => field.name.clone(),
-            path => format!("{path}.{}", field.name),
-        };
+        let path = path.field(&field.name);
         if field.name == "fromEnv" {
             read.extend(field.value.text().map(|name| (name, path.clone())));
             for (index, item) in field.value.items().iter().enumerate() {
-                read.extend(item.text().map(|name| (name, format!("{path}[{index}]"))));
+                read.extend(item.text().map(|name| (name, path.item(index))));
             }
         } else {
             variables(&field.value, &path, read);
         }
     }
     for (index, item) in located.items().iter().enumerate() {
-        variables(item, &format!("{path}[{index}]"), read);
+        variables(item, &path.item(index), read);
     }
 }
 
 /// Every signal, with its place.
-pub(super) fn signals(config: &Config) -> impl Iterator<Item = (String, &config::Signal)> {
+pub(super) fn signals(config: &Config) -> impl Iterator<Item = (Path, &config::Signal)> {
     let of_rules = config
         .trusted_load_balancers
         .iter()
         .enumerate()
         .map(|(index, rule)| {
-            (
-                format!("trustedLoadBalancers[{index}]"),
-                &rule.forwarded_proto,
-            )
+            let path = Path::root().field("trustedLoadBalancers").item(index);
+            (path, &rule.forwarded_proto)
         });
     let of_routes = config
         .routes
         .iter()
         .enumerate()
         .filter_map(|(index, route)| {
-            Some((format!("routes[{index}]"), route.forwarded_proto.as_ref()?))
+            let path = Path::root().field("routes").item(index);
+            Some((path, route.forwarded_proto.as_ref()?))
         });
     of_rules.chain(of_routes).flat_map(|(path, proto)| {
-        let place =
-            move |(position, signal)| (format!("{path}.forwardedProto.from[{position}]"), signal);
+        let from = path.field("forwardedProto").field("from");
+        let place = move |(position, signal)| (from.item(position), signal);
         proto.from.iter().enumerate().map(place)
     })
 }

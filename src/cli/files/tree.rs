@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use crate::config::Node;
+use crate::config::{Node, Path, PathPart};
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,41 +141,37 @@ impl Located {
         }
     }
 
-    /// The place of a problem's path, such as `routes[2].retries.retryOn[0]`: the value if it is a scalar, else the
-    /// field's name. A path that leads nowhere ends where it still led somewhere.
-    pub(in crate::cli) fn place(&self, path: &str) -> Range<usize> {
+    /// The place of a problem: the value if it is a scalar, else the field's name. A path that leads nowhere ends where
+    /// it still led somewhere.
+    pub(in crate::cli) fn place(&self, path: &Path) -> Range<usize> {
         let mut here = self;
         let mut place = self.start();
-        let mut rest = path;
-        loop {
-            rest = rest.strip_prefix('.').unwrap_or(rest);
-            if let Some(index) = rest.strip_prefix('[') {
-                let Some((number, after)) = index.split_once(']') else {
-                    return place;
-                };
-                let item = number.parse().ok().and_then(|n: usize| here.items().get(n));
-                let Some(item) = item else { return place };
-                place = item.start();
-                here = item;
-                rest = after;
-                continue;
+        for part in path.parts() {
+            match part {
+                PathPart::Item(index) => {
+                    let Some(item) = here.items().get(*index) else {
+                        return place;
+                    };
+                    place = item.start();
+                    here = item;
+                }
+                PathPart::Field(name) => {
+                    // Of two equal names the last is the problem.
+                    let Some(field) = here.fields().filter(|field| field.name == *name).last()
+                    else {
+                        return place;
+                    };
+                    place = match &field.value.value {
+                        Value::Scalar(_) if !field.value.span.is_empty() => {
+                            field.value.span.clone()
+                        }
+                        _ => field.name_span.clone(),
+                    };
+                    here = &field.value;
+                }
             }
-            // A name may have dots in it: the longest that fits is meant. Of two equal names the last is the problem.
-            let field = here
-                .fields()
-                .filter(|field| {
-                    rest.strip_prefix(field.name.as_str())
-                        .is_some_and(|after| after.is_empty() || after.starts_with(['.', '[']))
-                })
-                .max_by_key(|field| field.name.len());
-            let Some(field) = field else { return place };
-            rest = rest.get(field.name.len()..).unwrap_or_default();
-            place = match &field.value.value {
-                Value::Scalar(_) if !field.value.span.is_empty() => field.value.span.clone(),
-                _ => field.name_span.clone(),
-            };
-            here = &field.value;
         }
+        place
     }
 
     /// The whole of a scalar, the beginning of anything else.

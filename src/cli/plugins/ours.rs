@@ -3,26 +3,21 @@
 use crate::cli::files::Located;
 use crate::config;
 
-/// Fields that no other plugin has.
-const OURS_ALONE: &[&str] = &[
-    "peerAddress",
-    "helperToken",
-    "trustedLoadBalancers",
-    "rewriteScheme",
-    "forwardedPort",
-    "reportDecision",
-];
-
-/// Those of them that are known misspelled as well.
-const UNMISTAKABLE: &[&str] = &[
-    "helperToken",
-    "trustedLoadBalancers",
-    "rewriteScheme",
-    "reportDecision",
-];
-
-/// Fields that other plugins may have too.
+/// Fields of ours that other plugins may have too.
 const OURS_AND_OTHERS: &[&str] = &["untrusted", "defaults", "routes", "mode"];
+
+/// Fields that other plugins may have under a name that is nearly the same.
+const MISTAKABLE: &[&str] = &["peerAddress", "forwardedPort"];
+
+/// Fields that no other plugin has.
+fn ours_alone() -> impl Iterator<Item = &'static str> {
+    let fields = config::top_fields().into_iter();
+    fields.filter(|field| !OURS_AND_OTHERS.contains(field))
+}
+
+fn is_ours_alone(field: &str) -> bool {
+    ours_alone().any(|known| known == field)
+}
 
 /// What a file says about a plugin.
 #[derive(Default)]
@@ -64,8 +59,8 @@ impl<'l> Evidence<'l> {
 /// Whether a configuration has a field that only ours have.
 pub(super) fn has_own_fields(configuration: &Located) -> bool {
     configuration.fields().any(|field| {
-        OURS_ALONE.contains(&field.name.as_str())
-            || config::closest(&field.name, &mut UNMISTAKABLE.iter().copied()).is_some()
+        let mut unmistakable = ours_alone().filter(|name| !MISTAKABLE.contains(name));
+        is_ours_alone(&field.name) || config::closest(&field.name, &mut unmistakable).is_some()
     })
 }
 
@@ -89,7 +84,7 @@ fn is_accepted(configuration: &Located) -> bool {
 
 /// Whether a text that can't be read names a field that only ours have.
 pub(super) fn text_names_fields(text: &str) -> bool {
-    OURS_ALONE.iter().any(|field| text.contains(field))
+    ours_alone().any(|field| text.contains(field))
 }
 
 /// Whether any text below names this filter or a field that only it has.
@@ -101,7 +96,7 @@ pub(super) fn is_mentioned(located: &Located) -> bool {
                 .any(|word| likeness(word) == Likeness::Same)
     }) || located
         .fields()
-        .any(|field| OURS_ALONE.contains(&field.name.as_str()) || is_mentioned(&field.value))
+        .any(|field| is_ours_alone(&field.name) || is_mentioned(&field.value))
         || located.items().iter().any(is_mentioned)
 }
 

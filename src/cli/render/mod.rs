@@ -122,7 +122,7 @@ pub(super) fn environment(config: &Config) -> Vec<&str> {
         config
             .helper_token
             .iter()
-            .map(crate::config::EnvName::as_str),
+            .map(|token| token.from_env.as_str()),
     );
     let rules = config
         .trusted_load_balancers

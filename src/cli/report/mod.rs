@@ -57,13 +57,13 @@ impl Diagnostic {
     pub(super) fn problem(problem: &Problem, source: &Rc<Source>, place: Range<usize>) -> Self {
         // Inside a file the place is the file's, not that of the text in it.
         let message = match problem.message.split_once(" at line ") {
-            Some((message, _)) if problem.path.is_empty() => message,
+            Some((message, _)) if problem.path.is_root() => message,
             _ => problem.message.as_str(),
         };
         Self {
             code: "configuration",
             severity: problem.severity,
-            path: problem.path.clone(),
+            path: problem.path.to_string(),
             message: message.to_owned(),
             help: problem.help.clone(),
             suggestion: None,

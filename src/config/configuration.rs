@@ -1,0 +1,293 @@
+//! The whole configuration, and what spans several of its parts.
+
+#[cfg(feature = "cli")]
+use super::declare::Kind;
+use super::declare::{Boolean, List, Name, Notation, Part, object, words};
+use super::document::{Node, quoted};
+use super::headers::{COPY, EnvName, HeaderCopy, HeaderName, Variable};
+use super::overrides::Route;
+use super::path::Here;
+use super::policy::{Policy, Retries};
+use super::read::{At, Fields};
+use super::seen::Seen;
+use super::signals::{Signal, SignalForm};
+use super::trust::{self, TrustedLoadBalancer};
+use super::untrusted::Untrusted;
+
+object! {
+    /// What stands under `pluginConfig` in a WasmPlugin.
+    pub struct Config = "Configuration", "The configuration", "{trustedLoadBalancers: [...]}";
+    derive Default;
+    check across_parts;
+
+    /// Where the direct peer's address is read; see [choosing peerAddress](peer-address.md).
+    peer_address: PeerAddress = optional "peerAddress": PeerAddress, "auto", "forwardedFor";
+    /// Proves that the gateway's own early header mutation wrote what `header:NAME` reads. Needed with `header:`, refused
+    /// without it.
+    helper_token: Option<HelperToken> = optional "helperToken": HelperToken, "none", "{fromEnv: TRUSTED_LB_TOKEN}";
+    /// Who may speak for the client's scheme. The first whose `match` holds decides; if none does, the peer is untrusted.
+    trusted_load_balancers: Vec<TrustedLoadBalancer> = optional "trustedLoadBalancers": List<TrustedLoadBalancer>, "[]",
+        "[{name: public-alb, match: {ipBlocks: [10.0.12.0/24]}, forwardedProto: {default: https}}]";
+    /// What becomes of requests from everybody else.
+    untrusted: Untrusted = optional "untrusted": Untrusted, "see there", "{forwardedProto: connection}";
+    /// When `:scheme` follows a trusted peer's scheme; Envoy's redirects and OAuth2 use it. `auto`: on HTTP/1, as Envoy
+    /// does itself for a trusted x-forwarded-proto. For an untrusted peer `:scheme` is always the connection's own.
+    rewrite_scheme: RewriteScheme = optional "rewriteScheme": RewriteScheme, "auto", "always";
+    /// Also write `x-forwarded-port`, 443 or 80, unless that header itself told the scheme.
+    forwarded_port: bool = optional "forwardedPort": Boolean, "false", "true";
+    /// Timeouts and retries for requests that no route overrides, whoever sends them.
+    defaults: Policy = optional "defaults": Policy, "none", "{timeout: 15s}";
+    /// Overrides. In listed order, the first whose `match` holds applies.
+    routes: Vec<Route> = optional "routes": List<Route>, "[]",
+        "[{name: uploads, match: {paths: [{prefix: /upload}]}, timeout: 5m}]";
+    /// `shadow`: decide, count and log, but change nothing; only helper headers are removed all the same.
+    mode: Mode = optional "mode": Mode, "enforce", "shadow";
+    /// Put each decision where an access log can print it: rule, route, scheme and reason; see
+    /// [operations](operations.md#reportdecision). Two to four more host calls a request.
+    report_decision: bool = optional "reportDecision": Boolean, "false", "true";
+}
+
+object! {
+    /// The token that the gateway's own early header mutation writes in front of what it copies.
+    pub struct HelperToken = "HelperToken", "helperToken", "{fromEnv: TRUSTED_LB_TOKEN}";
+    derive Default;
+
+    /// The variable of the Wasm VM's environment with the token, at least 8 characters. The early header mutation writes
+    /// it, a space and the value.
+    from_env: EnvName = required "fromEnv": Variable, "TRUSTED_LB_TOKEN";
+}
+
+/// Where the direct peer's address is read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub enum PeerAddress {
+    /// `source.address`, believed only if the right-most x-forwarded-for entry agrees and the port isn't 0.
+    #[default]
+    Auto,
+    /// `source.address`, believed if its port isn't 0.
+    Source,
+    /// The right-most x-forwarded-for entry, which Envoy appended.
+    ForwardedFor,
+    /// A header that the gateway's own early header mutation writes, as `TOKEN ADDRESS`.
+    Header(HeaderName),
+}
+
+impl PeerAddress {
+    const WORDS: [(&'static str, PeerAddress); 3] = [
+        ("auto", PeerAddress::Auto),
+        ("source", PeerAddress::Source),
+        ("forwardedFor", PeerAddress::ForwardedFor),
+    ];
+}
+
+impl std::fmt::Display for PeerAddress {
+    /// As it is written in a configuration.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let PeerAddress::Header(name) = self {
+            return write!(f, "{COPY}{}", name.as_str());
+        }
+        let word = Self::WORDS.iter().find(|(_, known)| known == self);
+        f.write_str(word.map_or("", |(word, _)| word))
+    }
+}
+
+impl Notation for PeerAddress {
+    type Value = Self;
+    const EXAMPLE: &'static str = "auto, source, forwardedFor or header:x-lb-peer";
+    #[cfg(feature = "cli")]
+    const KIND: Kind = Kind::Either(&[
+        Kind::Words(&super::declare::words_of(&PeerAddress::WORDS)),
+        HeaderCopy::KIND,
+    ]);
+
+    fn read(at: At<'_>) -> Option<Self> {
+        let Node::Text(text) = at.node else {
+            at.wrong_kind("a word");
+            return None;
+        };
+        if text.starts_with(COPY) {
+            return HeaderCopy::read(at).map(PeerAddress::Header);
+        }
+        at.word_of(&Self::WORDS, &["header:NAME"])
+    }
+}
+
+words! {
+    /// When `:scheme` follows a trusted peer's scheme.
+    pub enum RewriteScheme;
+
+    /// On HTTP/1, as Envoy does for a trusted x-forwarded-proto.
+    Auto = "auto";
+    /// On every protocol.
+    Always = "always";
+    /// On none.
+    Never = "never";
+}
+
+words! {
+    /// Whether decisions are applied.
+    pub enum Mode;
+
+    /// Decide and apply.
+    Enforce = "enforce";
+    /// Decide, count and log; change nothing but for the removal of helper headers.
+    Shadow = "shadow";
+}
+
+/// The names of the fields of a whole configuration, by which a document is known as one.
+#[must_use]
+pub fn top_fields() -> Vec<&'static str> {
+    let mut names = Vec::new();
+    Name::list(Config::NAMES, &mut names);
+    names
+}
+
+/// More headers than this have no number in the engine's table, which has some of its own.
+const MOST_HEADERS: usize = 65_000;
+
+fn across_parts(config: &Config, fields: &Fields<'_>) {
+    for list in ["trustedLoadBalancers", "routes"] {
+        unique_names(list, fields.at());
+    }
+    helpers_have_a_token(config, fields);
+    overwritten_signals(config, fields.at());
+    trust::trust_of_everybody(&config.trusted_load_balancers, fields);
+    few_enough_headers(config, fields.at());
+}
+
+/// Names of rules and routes are how logs and `explain` speak of them.
+fn unique_names(list: &str, at: At<'_>) {
+    let name_of = |item: &Node| match item.get("name") {
+        Some(Node::Text(name)) => Some(name.clone()),
+        _ => None,
+    };
+    let mut seen = Seen::default();
+    let items = at.node.items_of(list);
+    for (index, item) in items.iter().enumerate() {
+        let Some(name) = name_of(item).filter(|name| seen.again(name)) else {
+            continue;
+        };
+        let first = items
+            .iter()
+            .position(|other| name_of(other).as_ref() == Some(&name));
+        if let Some(first) = first.filter(|first| *first < index) {
+            at.problems.error_with_help(
+                &Here::Field(&Here::Item(&Here::Field(at.here, list), index), "name"),
+                &format_args!("{} is the name of {list}[{first}] already", quoted(&name)),
+                &"choose another name",
+            );
+        }
+    }
+}
+
+/// A helper header without a token fails open if the early header mutation is missing: anybody could send it.
+fn helpers_have_a_token(config: &Config, fields: &Fields<'_>) {
+    let in_peer = matches!(config.peer_address, PeerAddress::Header(_));
+    let in_signals = config
+        .signals()
+        .any(|signal| signal.form == SignalForm::Helper);
+    if fields.has("helperToken") {
+        let is_read = in_peer || in_signals;
+        // What is wrong in another part may be what reads it.
+        if !is_read && fields.at().problems.errors() == 0 {
+            fields.error_at(
+                "helperToken",
+                &"no helper header is read in this configuration",
+                &"take it out, or read one with peerAddress: header:NAME or header:NAME in from",
+            );
+        }
+    } else if in_peer || in_signals {
+        fields.error_at(
+            "helperToken",
+            &"a helper header is read, and nothing proves that the gateway's own early header mutation wrote it",
+            &"write helperToken: {fromEnv: TRUSTED_LB_TOKEN} and let the mutation write that token in front of the value",
+        );
+    }
+}
+
+/// With `auto` and `source` the connection manager has overwritten x-forwarded-proto before this filter sees it, so
+/// that reading it would only ever tell the connection's own scheme.
+fn overwritten_signals(config: &Config, at: At<'_>) {
+    if !matches!(config.peer_address, PeerAddress::Auto | PeerAddress::Source) {
+        return;
+    }
+    for list in ["trustedLoadBalancers", "routes"] {
+        for (index, item) in at.node.items_of(list).iter().enumerate() {
+            let Some(proto) = item.get("forwardedProto") else {
+                continue;
+            };
+            for (position, signal) in proto.items_of("from").iter().enumerate() {
+                let Some(Node::Text(name)) = signal.get("header").or(Some(signal)) else {
+                    continue;
+                };
+                if !name.eq_ignore_ascii_case("x-forwarded-proto") {
+                    continue;
+                }
+                let item = Here::Item(&Here::Field(at.here, list), index);
+                at.problems.error_with_help(
+                    &Here::Item(&Here::Field(&Here::Field(&item, "forwardedProto"), "from"), position),
+                    &"Envoy has overwritten x-forwarded-proto before this filter sees it, with this peerAddress",
+                    &"take it out and use default: https or another signal; where numTrustedProxies is at least 1 \
+                      write peerAddress: forwardedFor; else copy it with an early header mutation and read \
+                      header:x-lb-proto",
+                );
+            }
+        }
+    }
+}
+
+/// What names more headers than the engine can number would in part never be looked at.
+fn few_enough_headers(config: &Config, at: At<'_>) {
+    let removed = config.untrusted.remove_headers.as_ref();
+    let of_retries = |policy: &Policy| match &policy.retries {
+        Some(Retries::Set(fields)) => fields.idempotency_key.clone().flatten(),
+        _ => None,
+    };
+    let requests = config
+        .trusted_load_balancers
+        .iter()
+        .map(|rule| &rule.matches.request)
+        .chain(config.routes.iter().map(|route| &route.matches.request));
+    let matched = requests.flat_map(|request| request.headers.iter().chain(&request.not_headers));
+    let keys = config.routes.iter().map(|route| &route.policy);
+    let mut seen = Seen::default();
+    let mut different = 0_usize;
+    let mut count = |name: &HeaderName| different += usize::from(!seen.again(name));
+    removed.into_iter().flatten().for_each(&mut count);
+    matched.for_each(|header| count(&header.name));
+    config.signals().for_each(|signal| count(&signal.name));
+    for policy in keys.chain([&config.defaults]) {
+        of_retries(policy).iter().for_each(&mut count);
+    }
+    if different <= MOST_HEADERS {
+        return;
+    }
+    let untrusted = Here::Field(at.here, "untrusted");
+    let list = Here::Field(&untrusted, "removeHeaders");
+    let most = removed.is_some_and(|removed| removed.len() * 2 > different);
+    at.problems.error_with_help(
+        if most { &list } else { at.here },
+        &format_args!("{different} different headers are named here; {MOST_HEADERS} are possible"),
+        &"name fewer headers",
+    );
+}
+
+impl Config {
+    /// Every signal of the configuration.
+    pub(crate) fn signals(&self) -> impl Iterator<Item = &Signal> {
+        let of_rules = self
+            .trusted_load_balancers
+            .iter()
+            .map(|rule| &rule.forwarded_proto);
+        let of_routes = self
+            .routes
+            .iter()
+            .filter_map(|route| route.forwarded_proto.as_ref());
+        of_rules.chain(of_routes).flat_map(|proto| &proto.from)
+    }
+
+    /// The headers that are removed from an untrusted peer's request.
+    #[must_use]
+    pub fn removed_headers(&self) -> Vec<&str> {
+        self.untrusted.removed_headers()
+    }
+}
