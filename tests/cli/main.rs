@@ -10,3 +10,4 @@ mod documentation;
 mod files;
 mod fuzz_corpus;
 mod language;
+mod where_people_check;
