@@ -30,12 +30,14 @@ pub(in crate::cli) fn text(diagnostic: &Diagnostic, colours: bool) -> String {
         (line_start, line_end)
     };
     let excerpt = source.text.get(from..to).unwrap_or_default();
-    let marked = place.start.saturating_sub(from)..place.end.min(to).saturating_sub(from);
+    let excerpt = excerpt.trim_end_matches(['\n', '\r']);
+    let within = |at: usize| at.saturating_sub(from).min(excerpt.len());
+    let marked = within(place.start)..within(place.end);
     let mut annotation = AnnotationKind::Primary.span(marked);
     if !diagnostic.path.is_empty() {
         annotation = annotation.label(diagnostic.path.as_str());
     }
-    let snippet = Snippet::source(excerpt.trim_end_matches(['\n', '\r']))
+    let snippet = Snippet::source(excerpt)
         .line_start(line)
         .annotation(annotation);
     let title = level.primary_title(diagnostic.message.as_str());
