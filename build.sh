@@ -10,6 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/wasm-std.sh
 # shellcheck source=scripts/offline/wasm-std.sh
 . scripts/offline/wasm-std.sh
+# shellcheck source=scripts/crds.sh
+. scripts/crds.sh
 # shellcheck source=scripts/pypi.sh
 . scripts/pypi.sh
 # shellcheck source=scripts/envoy.sh
@@ -48,6 +50,7 @@ usage: ./build.sh [COMMAND]
   soak [SECONDS [plain]]
                       mixed load on a real Envoy while configurations and endpoints come and go (default 600 s); plain:
                       without the retry policy that Istio gives every route
+  crds                fetch the schemas of Istio's resources anew that check knows (needs go)
   fuzz [SECONDS]      fuzz the configuration's parser, decisions, signals and peer addresses (default 600 s in all)
   fuzz --merge        keep what the last runs found new in the corpus
   deny                check the dependencies' licences, sources and advisories
@@ -219,6 +222,8 @@ cmd_deny() {
     deny
 }
 
+cmd_crds() { crds; }
+
 cmd_fuzz() {
     case "${1-}" in
     --merge) fuzz_merge ;;
@@ -313,7 +318,7 @@ cmd_clean() {
 }
 
 case "${1-build}" in
-build | bench | bless | profile | cli | oci | reproduce | notes | demo | fuzz | deny | soak | test | envoy | tool | clean) "cmd_${1-build}" "${@:2}" ;;
+build | bench | bless | crds | profile | cli | oci | reproduce | notes | demo | fuzz | deny | soak | test | envoy | tool | clean) "cmd_${1-build}" "${@:2}" ;;
 help | -h | --help) usage ;;
 *)
     say "error: there is no command '$1'"

@@ -71,8 +71,11 @@ pub(super) enum CheckFormat {
 pub(super) struct CheckArgs {
     /// Plugin configurations, WasmPlugin, TrafficExtension, EnvoyFilter, VirtualService, Envoy Gateway's policies, Envoy
     /// bootstraps, config dumps; folders of them; - is stdin
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "explain", value_name = "FILE")]
     pub(super) files: Vec<PathBuf>,
+    /// Say what a kind of finding means and what to do about it; all prints every kind, as Markdown
+    #[arg(long, value_name = "CODE", conflicts_with_all = ["files", "format"])]
+    pub(super) explain: Option<String>,
     /// How problems are printed
     #[arg(long, default_value = "text")]
     pub(super) format: CheckFormat,

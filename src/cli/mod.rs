@@ -11,6 +11,7 @@ mod reference;
 mod render;
 mod report;
 mod schema;
+mod setup;
 mod yaml;
 
 use std::fmt::Write as _;

@@ -58,6 +58,8 @@ pub use trust::{ClientCertificate, LoadBalancerMatch, TrustedLoadBalancer};
 pub use untrusted::{DEFAULT_REMOVED_HEADERS, Untrusted, UntrustedProto};
 
 use declare::Notation;
+#[cfg(feature = "cli")]
+pub(crate) use document::quoted;
 use path::Here;
 use problem::Problems;
 #[cfg(feature = "cli")]

@@ -58,10 +58,11 @@ fn console_sessions_show_what_the_documentation_says() {
 fn generated_documents_are_up_to_date() {
     let assert = snapbox::Assert::new().action_env("SNAPSHOTS");
     for (command, file) in [
-        ("schema", "schema/trusted-lb.schema.json"),
-        ("reference", "docs/configuration.md"),
+        (&["schema"][..], "schema/trusted-lb.schema.json"),
+        (&["reference"], "docs/configuration.md"),
+        (&["check", "--explain", "all"], "docs/findings.md"),
     ] {
-        let output = run(&[command], "");
+        let output = run(command, "");
         assert_eq!(output.status.code(), Some(0));
         let expected = snapbox::Data::read_from(&repository().join(file), None);
         assert.eq(text(&output), expected.raw());

@@ -1,5 +1,6 @@
 //! `trusted-lb check`: what is wrong with configurations, before a gateway sees them.
 
+mod envelope;
 mod manager;
 mod overridden;
 mod run;
@@ -8,7 +9,7 @@ use std::rc::Rc;
 
 use super::files::{Located, Source};
 use super::plugins::{self, Contents, Plugin};
-use super::report::Diagnostic;
+use super::report::{Diagnostic, codes};
 use crate::config::{self, Config, Path, Problem, Severity};
 
 pub(super) use run::{of_text, run};
@@ -48,6 +49,9 @@ pub(super) fn sources(sources: &[Rc<Source>]) -> Checked {
     }
     let mut plugins = all.take_plugins();
     checked.diagnostics.append(&mut all.findings);
+    checked
+        .diagnostics
+        .extend(envelope::findings(&all.resources, &all.patches));
     // Among many manifests most have none. Not one in all of them is a mistake.
     if let Some(source) = sources.last()
         && plugins.is_empty()
@@ -107,7 +111,7 @@ pub(super) fn located(problem: &Problem, plugin: &Plugin) -> Diagnostic {
 /// That there is nothing to check. Among resources of others that may be so: a hook gives whatever has changed.
 fn nothing_found(source: &Rc<Source>, has_others: bool) -> Diagnostic {
     let mut finding = Diagnostic::error(
-        "nothing-found",
+        &codes::NOTHING_FOUND,
         source,
         0..0,
         "there is no configuration of trusted-lb in this file",

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 
 use crate::cli::plugins::ExplicitPolicy;
-use crate::cli::report::Diagnostic;
+use crate::cli::report::{Diagnostic, codes};
 use crate::cli::yaml;
 use crate::config::{Config, PathPattern, Policy, Retries, Route, Severity, Timeout, covers};
 
@@ -81,7 +81,7 @@ fn warning(policy: &ExplicitPolicy, what: &str, entry: String) -> Diagnostic {
         .map(|route| format!(" in route {route}"))
         .unwrap_or_default();
     Diagnostic {
-        code: "overridden-by-defaults",
+        code: &codes::OVERRIDDEN_BY_DEFAULTS,
         severity: Severity::Warning,
         path: String::new(),
         message: format!(

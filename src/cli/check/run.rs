@@ -6,18 +6,59 @@ use std::rc::Rc;
 use super::{Checked, MOST_OF_ALL};
 use crate::cli::args::{CheckArgs, CheckFormat};
 use crate::cli::files::{self, Source};
-use crate::cli::report::{self, Diagnostic};
-use crate::cli::{Failure, INVALID, print, usage};
-use crate::config::Severity;
+use crate::cli::report::{self, Diagnostic, codes};
+use crate::cli::{Failure, INVALID, done, print, usage};
+use crate::config::{self, Severity};
 
 /// Checks files and prints what it finds.
 pub(in crate::cli) fn run(arguments: &CheckArgs) -> Result<u8, Failure> {
+    if let Some(code) = &arguments.explain {
+        return explain(code);
+    }
     let inputs = files::inputs(&arguments.files).map_err(usage)?;
     let checked = super::sources(&inputs.sources);
     let colours = crate::cli::colours();
     print(&answer(&inputs, &checked, arguments.format, colours))?;
     let numbers = Numbers::of(&checked, None);
     Ok(if numbers.errors > 0 { INVALID } else { 0 })
+}
+
+/// Prints what a kind of finding means, or all of them.
+fn explain(name: &str) -> Result<u8, Failure> {
+    if name == "all" {
+        return done(&findings());
+    }
+    let Some(code) = codes::ALL.iter().find(|code| code.name == name) else {
+        let mut names = codes::ALL.iter().map(|code| code.name);
+        let meant = config::closest(name, &mut names.clone());
+        return Err(usage(match meant {
+            Some(word) => format!("there is no finding {name}; did you mean {word}?"),
+            None => format!(
+                "there is no finding {name}; the findings are {}",
+                config::joined(&mut names, ", ")
+            ),
+        }));
+    };
+    done(&format!(
+        "{}\n\n{}\n\n{}\n",
+        code.name, code.meaning, code.cure
+    ))
+}
+
+/// Every kind of finding, as Markdown.
+fn findings() -> String {
+    let mut out = String::from(
+        "# What `trusted-lb check` finds\n\n<!-- Written by `trusted-lb check --explain all`. -->\n\n\
+         The word is the `code` of `--format json`, the rule of SARIF, and what `trusted-lb check --explain CODE` takes.\n",
+    );
+    for code in codes::ALL {
+        let _ = write!(
+            out,
+            "\n## {}\n\n{}\n\n{}\n",
+            code.name, code.meaning, code.cure
+        );
+    }
+    out
 }
 
 /// What is said of one text in every format.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::Contents;
 use crate::cli::files::{Field, Located, Source, Value, is_spelling_of};
-use crate::cli::report::Diagnostic;
+use crate::cli::report::{Diagnostic, codes};
 use crate::config::{self, Severity};
 
 /// What a field holds.
@@ -87,7 +87,7 @@ fn message(
 ) {
     let mut refuse = |severity, field: &Field, message: String, help: String| {
         let mut finding = Diagnostic::error(
-            "refused-by-envoy",
+            &codes::REFUSED_BY_ENVOY,
             source,
             field.name_span.clone(),
             message,
@@ -98,7 +98,7 @@ fn message(
     };
     if !located.is_object() && !located.is_null() {
         contents.findings.push(Diagnostic::error(
-            "refused-by-envoy",
+            &codes::REFUSED_BY_ENVOY,
             source,
             located.start(),
             format!("{what} has to be an object"),

@@ -12,7 +12,7 @@ use super::manager::{Manager, has_proxy_protocol};
 use super::ours::{self, Evidence};
 use super::{Contents, Form, Plugin};
 use crate::cli::files::{Located, Source, Value, is_spelling_of};
-use crate::cli::report::Diagnostic;
+use crate::cli::report::{Diagnostic, codes};
 use crate::config::{self, Loaded, Node};
 
 /// What is known of the place that is being looked at.
@@ -131,7 +131,7 @@ fn wasm_filter(source: &Rc<Source>, wasm: &Located, place: &Place<'_>, contents:
     }
     if let Some(place_of_merge) = place.merge {
         contents.findings.push(Diagnostic::error(
-            "refused-by-envoy",
+            &codes::REFUSED_BY_ENVOY,
             source,
             place_of_merge.clone(),
             "Envoy's YAML has no merge keys, so it refuses this file",
@@ -145,7 +145,7 @@ fn wasm_filter(source: &Rc<Source>, wasm: &Located, place: &Place<'_>, contents:
         Handed::Nothing => {
             let at = any.map_or(wasm, |field| &field.value);
             contents.findings.push(Diagnostic::error(
-                "configuration-missing",
+                &codes::CONFIGURATION_MISSING,
                 source,
                 at.start(),
                 format!("{holder} has no configuration, which trusted-lb refuses"),
@@ -164,7 +164,7 @@ fn wasm_filter(source: &Rc<Source>, wasm: &Located, place: &Place<'_>, contents:
             };
             let value = at.get("value").unwrap_or(at);
             contents.findings.push(Diagnostic::error(
-                "configuration-not-text",
+                &codes::CONFIGURATION_NOT_TEXT,
                 source,
                 value.start(),
                 message,
@@ -174,7 +174,7 @@ fn wasm_filter(source: &Rc<Source>, wasm: &Located, place: &Place<'_>, contents:
         }
         Handed::Refused(at, message, help) => {
             contents.findings.push(Diagnostic::error(
-                "refused-by-envoy",
+                &codes::REFUSED_BY_ENVOY,
                 source,
                 at.start(),
                 message,
@@ -188,6 +188,7 @@ fn wasm_filter(source: &Rc<Source>, wasm: &Located, place: &Place<'_>, contents:
         form: Form::EnvoyFilter,
         source: Rc::clone(source),
         document,
+        resource: None,
         loaded,
         manager: place.manager,
         environment: plugin.map(environment),

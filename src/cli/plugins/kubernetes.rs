@@ -1,12 +1,14 @@
 //! Plugins in Kubernetes resources.
 
+use std::path::Path;
 use std::rc::Rc;
 
 use super::envoy::{self, Place};
 use super::ours::{self, Evidence};
 use super::{Contents, Form, Plugin, document, virtual_service};
 use crate::cli::files::{Located, Source, SyntaxError};
-use crate::cli::report::Diagnostic;
+use crate::cli::report::{Diagnostic, codes};
+use crate::cli::setup::Resource;
 use crate::config;
 
 /// The resources in a document: of a List, and of Lists in it, each one. `kind` is that of a typed list's entries,
@@ -50,6 +52,7 @@ pub(super) fn resource(
     let namespace = text(&["metadata", "namespace"]).unwrap_or("default");
     let holder = format!("{kind} {namespace}/{name}");
     let before = contents.plugins.len();
+    let findings_before = contents.findings.len();
     match kind {
         "WasmPlugin" => wasm_plugin(
             source,
@@ -106,8 +109,16 @@ pub(super) fn resource(
         "Kustomization" | "Component" => kustomization(source, resource, contents),
         _ => envoy::search(source, resource, Place::new(&holder), contents),
     }
+    let is_ours = contents.plugins.len() > before || contents.findings.len() > findings_before;
     if contents.plugins.len() > before {
         written_twice(source, resource, before, contents);
+    }
+    if let Some(mut taken) = Resource::take(source, resource, kind) {
+        taken.is_ours = is_ours;
+        for plugin in contents.plugins.iter_mut().skip(before) {
+            plugin.resource = Some(contents.resources.len());
+        }
+        contents.resources.push(taken);
     }
     Ok(())
 }
@@ -130,7 +141,7 @@ fn written_twice(source: &Rc<Source>, resource: &Located, before: usize, content
             continue;
         }
         contents.findings.push(Diagnostic::error(
-            "written-twice",
+            &codes::WRITTEN_TWICE,
             source,
             place.clone(),
             format!(
@@ -176,7 +187,7 @@ fn wasm_plugin(
             ),
         };
         contents.findings.push(Diagnostic::error(
-            "configuration-missing",
+            &codes::CONFIGURATION_MISSING,
             source,
             at,
             format!("{holder} has no configuration, which trusted-lb refuses"),
@@ -196,6 +207,7 @@ fn wasm_plugin(
         form,
         source: Rc::clone(source),
         document: configuration.clone(),
+        resource: None,
         loaded: config::load_document(&configuration.node()),
         manager: None,
         environment: Some(environment),
@@ -225,7 +237,7 @@ fn extension_policy(
     }
     let Some(configuration) = configuration else {
         contents.findings.push(Diagnostic::error(
-            "configuration-missing",
+            &codes::CONFIGURATION_MISSING,
             source,
             wasm.start(),
             format!("{holder} has no configuration, which trusted-lb refuses"),
@@ -246,6 +258,7 @@ fn extension_policy(
         form: Form::EnvoyExtensionPolicy,
         source: Rc::clone(source),
         document: configuration.clone(),
+        resource: None,
         loaded: config::load_document(&configuration.node()),
         manager: None,
         environment: Some(environment),
@@ -297,6 +310,12 @@ fn kustomization(source: &Rc<Source>, resource: &Located, contents: &mut Content
         .flat_map(Located::items);
     for patch in patches {
         // A patch in a file of its own is read as that file.
+        let file = patch.get("path").unwrap_or(patch).text();
+        if let Some(file) = file.filter(|file| !file.contains('\n')) {
+            let folder = Path::new(&source.name).parent().unwrap_or(Path::new(""));
+            let file = file.trim_start_matches("./");
+            contents.patches.push(folder.join(file));
+        }
         let text = patch.get("patch").unwrap_or(patch);
         if text.text().is_some_and(|text| text.contains('\n')) && ours::is_mentioned(patch) {
             contents.findings.push(kustomize(source, patch));
@@ -307,7 +326,7 @@ fn kustomization(source: &Rc<Source>, resource: &Located, contents: &mut Content
 /// That a patch has to be applied before it can be judged.
 pub(super) fn kustomize(source: &Rc<Source>, patch: &Located) -> Diagnostic {
     Diagnostic::error(
-        "kustomize-patch",
+        &codes::KUSTOMIZE_PATCH,
         source,
         patch.start(),
         "this is a kustomize patch: what it comes to depends on its base".to_owned(),

@@ -9,10 +9,12 @@ mod manager;
 mod ours;
 mod virtual_service;
 
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::files::{Located, Source, SyntaxError, Value};
 use super::report::Diagnostic;
+use super::setup::Resource;
 use crate::config::{self, Loaded};
 pub(super) use kubernetes::resources;
 pub(super) use manager::Manager;
@@ -27,6 +29,8 @@ pub(super) struct Plugin {
     pub(super) source: Rc<Source>,
     /// The configuration.
     pub(super) document: Located,
+    /// Which of the resources it stands in.
+    pub(super) resource: Option<usize>,
     /// What the module makes of it.
     pub(super) loaded: Loaded,
     /// The connection manager that the filter runs in, if the file shows it.
@@ -56,13 +60,22 @@ pub(super) struct Contents {
     pub(super) policies: Vec<ExplicitPolicy>,
     /// Plugins of ours whose configuration is missing or can't arrive, and what can't be read.
     pub(super) findings: Vec<Diagnostic>,
+    /// The resources that stand around them.
+    pub(super) resources: Vec<Resource>,
+    /// Files that kustomizations name as patches: parts of resources.
+    pub(super) patches: Vec<PathBuf>,
     /// Resources and Envoy configurations, whatever is in them.
     pub(super) known: usize,
 }
 
 impl Contents {
     /// Adds what another file holds.
-    pub(super) fn extend(&mut self, other: Contents) {
+    pub(super) fn extend(&mut self, mut other: Contents) {
+        for plugin in other.plugins.iter_mut().chain(&mut other.perhaps) {
+            plugin.resource = plugin.resource.map(|index| index + self.resources.len());
+        }
+        self.resources.extend(other.resources);
+        self.patches.extend(other.patches);
         self.plugins.extend(other.plugins);
         self.perhaps.extend(other.perhaps);
         self.policies.extend(other.policies);
@@ -144,6 +157,7 @@ fn document(
         form: Form::Alone,
         source: Rc::clone(source),
         document: document.clone(),
+        resource: None,
         loaded: config::load_document(&document.node()),
         manager: None,
         environment: None,

@@ -23,7 +23,7 @@ pub(in crate::cli) fn github(diagnostic: &Diagnostic) -> String {
         property(&diagnostic.source.name),
         diagnostic.line(),
         diagnostic.column(),
-        diagnostic.code,
+        diagnostic.code.name,
         data(&message)
     )
 }

@@ -1,5 +1,6 @@
 //! What `check` finds, with its place in a file.
 
+pub(super) mod codes;
 mod github;
 mod sarif;
 mod text;
@@ -12,6 +13,7 @@ use serde_json::json;
 use super::files::{Source, SyntaxError};
 use crate::config::{Problem, Severity};
 
+pub(super) use codes::Code;
 pub(super) use github::github;
 pub(super) use sarif::sarif;
 pub(super) use text::text;
@@ -19,8 +21,7 @@ pub(super) use text::text;
 /// A finding in a file.
 #[derive(Debug)]
 pub(super) struct Diagnostic {
-    /// The kind of finding, in a word that machines can filter by.
-    pub(super) code: &'static str,
+    pub(super) code: &'static Code,
     pub(super) severity: Severity,
     /// Where in the configuration, such as `routes[2].timeout`; empty if that says nothing.
     pub(super) path: String,
@@ -35,7 +36,7 @@ pub(super) struct Diagnostic {
 impl Diagnostic {
     /// An error about a file, not about a field of the configuration.
     pub(super) fn error(
-        code: &'static str,
+        code: &'static Code,
         source: &Rc<Source>,
         place: Range<usize>,
         message: impl Into<String>,
@@ -61,7 +62,7 @@ impl Diagnostic {
             _ => problem.message.as_str(),
         };
         Self {
-            code: "configuration",
+            code: &codes::CONFIGURATION,
             severity: problem.severity,
             path: problem.path.to_string(),
             message: message.to_owned(),
@@ -82,7 +83,7 @@ impl Diagnostic {
             format!("this is not valid YAML or JSON: {short}")
         };
         Self {
-            code: "unreadable",
+            code: &codes::UNREADABLE,
             severity: Severity::Error,
             path: String::new(),
             message,
@@ -117,7 +118,7 @@ impl Diagnostic {
     pub(super) fn json(&self) -> serde_json::Value {
         json!({
             "severity": self.severity.to_string(),
-            "code": self.code,
+            "code": self.code.name,
             "file": self.source.name,
             "line": self.line(),
             "column": self.column(),

@@ -5,16 +5,26 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::Diagnostic;
+use super::{Diagnostic, codes};
 use crate::config::Severity;
 
 /// A log with one run.
 pub(in crate::cli) fn sarif(diagnostics: &[&Diagnostic]) -> Value {
-    let codes: BTreeSet<&str> = diagnostics
+    let used: BTreeSet<&str> = diagnostics
         .iter()
-        .map(|diagnostic| diagnostic.code)
+        .map(|diagnostic| diagnostic.code.name)
         .collect();
-    let rules: Vec<Value> = codes.iter().map(|code| json!({"id": code})).collect();
+    let rules: Vec<Value> = codes::ALL
+        .iter()
+        .filter(|code| used.contains(code.name))
+        .map(|code| {
+            json!({
+                "id": code.name,
+                "shortDescription": {"text": code.meaning},
+                "help": {"text": code.cure},
+            })
+        })
+        .collect();
     let results: Vec<Value> = diagnostics.iter().map(|one| result(one)).collect();
     json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
@@ -46,7 +56,7 @@ fn result(diagnostic: &Diagnostic) -> Value {
         Severity::Warning => "warning",
     };
     json!({
-        "ruleId": diagnostic.code,
+        "ruleId": diagnostic.code.name,
         "level": level,
         "message": {"text": text},
         "locations": [{"physicalLocation": {

@@ -1,0 +1,75 @@
+//! The kinds of findings, each once: `check --explain CODE` and docs/findings.md are written from them.
+
+/// A kind of finding.
+#[derive(Debug)]
+pub(in crate::cli) struct Code {
+    /// In a word that machines can filter by.
+    pub(in crate::cli) name: &'static str,
+    /// What it means and what it leads to.
+    pub(in crate::cli) meaning: &'static str,
+    /// What to do about it.
+    pub(in crate::cli) cure: &'static str,
+}
+
+/// Declares the kinds, and the list of all of them.
+macro_rules! codes {
+    ($($constant:ident = $name:literal, $meaning:literal, $cure:literal;)+) => {
+        $(pub(in crate::cli) static $constant: Code = Code { name: $name, meaning: $meaning, cure: $cure };)+
+        /// Every kind, by name.
+        pub(in crate::cli) static ALL: &[&Code] = &[$(&$constant),+];
+    };
+}
+
+codes! {
+    UNREADABLE = "unreadable",
+        "The file is no YAML that kubectl reads and no JSON, or it is too large or too deep.",
+        "Mend it where the finding points. Of a Helm chart give what `helm template` prints.";
+    NOTHING_FOUND = "nothing-found",
+        "There is no configuration of trusted-lb in the files.",
+        "Give a file that has one. Among resources of others this is a warning.";
+    CONFIGURATION = "configuration",
+        "The plugin configuration has a fault, or works differently than it seems to. The gateway refuses it with the same words if it is an error.",
+        "docs/configuration.md has every field. The finding says what to write.";
+    CONFIGURATION_MISSING = "configuration-missing",
+        "The plugin is trusted-lb, by its name or module, and gets no configuration, which it refuses: every request is answered with 500 or 403.",
+        "Write the configuration where the finding points.";
+    CONFIGURATION_NOT_TEXT = "configuration-not-text",
+        "Envoy hands over the text of a StringValue or the bytes of a BytesValue as they are. Any other message arrives in protobuf's encoding, which trusted-lb can't read.",
+        "Write the configuration as JSON text into a google.protobuf.StringValue.";
+    REFUSED_BY_ENVOY = "refused-by-envoy",
+        "Envoy's Wasm filter has a field, type or value that Envoy doesn't know. Envoy refuses the file or the update.",
+        "Write what the finding names.";
+    REFUSED_BY_KUBERNETES = "refused-by-kubernetes",
+        "The resource's own schema doesn't allow the value, so that the API server refuses the resource.",
+        "Write what the finding names.";
+    UNKNOWN_FIELD = "unknown-field",
+        "The resource's own schema has no such field. kubectl refuses it; Argo CD, Flux and kubectl with --validate=false apply the resource without it.",
+        "Correct the name, or move the field to where it belongs.";
+    NO_NAMESPACE = "no-namespace",
+        "A WasmPlugin or TrafficExtension reaches the workloads of its own namespace. Without one it goes to wherever kubectl points.",
+        "Write the gateway's namespace under metadata.";
+    NEVER_ON_A_GATEWAY = "never-on-a-gateway",
+        "To Istio the listeners of a gateway are CLIENT, whoever connects. A plugin with `mode: SERVER` alone is for sidecars and never loaded on a gateway.",
+        "Write `mode: CLIENT` or `CLIENT_AND_SERVER`, or leave `mode` out.";
+    BEHIND_AUTHORIZATION = "behind-authorization",
+        "Istio puts a plugin without a phase just before the router. Authentication and authorization run before it and see the scheme that Envoy has written.",
+        "Write `phase: AUTHN`.";
+    MODULE_CAN_CHANGE = "module-can-change",
+        "A tag such as latest names another module after every push. A gateway that starts then loads it, others don't.",
+        "Name a version or the digest.";
+    EVERY_WORKLOAD = "every-workload",
+        "Without selector and targetRefs a plugin is loaded into every proxy of the namespace, sidecars included; in Istio's root namespace into every proxy of the mesh.",
+        "Select the gateway's pods.";
+    TARGET_NEVER_HOLDS = "target-never-holds",
+        "What targetRefs point to can't have the plugin, so that it is never loaded and every request passes without it.",
+        "Point to a Gateway of the Gateway API in the same namespace that Istio deploys itself; for any other gateway write a selector.";
+    WRITTEN_TWICE = "written-twice",
+        "A field stands twice in the same object. kubectl and Envoy take the last one in silence.",
+        "Leave one of them out.";
+    KUSTOMIZE_PATCH = "kustomize-patch",
+        "What a patch comes to depends on its base, so that it can't be judged alone.",
+        "Check what `kustomize build` prints.";
+    OVERRIDDEN_BY_DEFAULTS = "overridden-by-defaults",
+        "The plugin's `defaults` write x-envoy headers, which beat a route's own timeout and retries.",
+        "Add the `routes` entry that check prints, with `inherit`.";
+}
