@@ -425,3 +425,22 @@ fn every_mistake_is_reported_even_beside_others_in_the_same_object() {
         ]
     );
 }
+
+/// Not a case for Envoy: that answers 400 to methods that it doesn't know.
+#[test]
+fn a_query_may_be_sent_twice_by_default_and_a_post_may_not() {
+    let configuration = "defaults: {retries: {attempts: 2, retryOn: [connect-failure]}}";
+    for (method, retried) in [("QUERY", true), ("GET", true), ("POST", false)] {
+        let output = run(
+            &["explain", "-", "--peer", "192.0.2.1", "--method", method],
+            configuration,
+        );
+        let text = text(&output);
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert_eq!(
+            text.contains("x-envoy-retry-on"),
+            retried,
+            "{method}: {text}"
+        );
+    }
+}

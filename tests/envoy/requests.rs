@@ -195,7 +195,7 @@ fn envoy_refuses_a_bad_configuration_and_its_log_names_every_fault() {
         .expect_err("it is refused");
     for part in [
         "4 errors",
-        "trustedLoadBalancers[0].match: these ipBlocks trust every IPv4 address",
+        "trustedLoadBalancers[0].match: these ipBlocks trust every public IPv4 address",
         "defaults.timeout: \"15\" has no unit (write 15s for seconds, or 15ms for milliseconds)",
         "defaults.retries.retryOn[0]: \"conect-failure\" is not a retry condition (did you mean connect-failure?)",
         "routes[0].match: an empty match would hold for every request",
