@@ -8,8 +8,8 @@ readonly ACTIONLINT=1.7.12
 lint_scripts() {
     local shellcheck
     shellcheck=$(find_shellcheck)
-    # What is run; shellcheck follows the files that these read in.
-    grep --no-messages -lE '^#!.*sh$' build.sh .ci/run scripts/* | xargs "$shellcheck" --external-sources
+    # The scripts that are run. shellcheck follows the files that these read in.
+    grep --directories=skip -lE '^#!.*sh$' build.sh .ci/run scripts/* | xargs "$shellcheck" --external-sources
 }
 
 lint_workflows() {
