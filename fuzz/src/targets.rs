@@ -39,7 +39,7 @@ pub fn configuration(data: &[u8]) {
     );
     let engine = compiled(&config);
     assert_eq!(engine.rule_count(), config.trusted_load_balancers.len());
-    assert_eq!(engine.route_count(), config.routes.len());
+    assert_eq!(engine.override_count(), config.routes.len());
 }
 
 /// Decisions that bytes make.
@@ -90,7 +90,7 @@ impl<'d> Choices<'d> {
 #[derive(Clone, Debug, Default)]
 struct Plain {
     headers: Vec<(Vec<u8>, Vec<u8>)>,
-    attributes: BTreeMap<Attribute, Vec<u8>>,
+    attributes: BTreeMap<String, Vec<u8>>,
 }
 
 impl Request for Plain {
@@ -102,8 +102,8 @@ impl Request for Plain {
             .map(|(name, value)| (name.as_slice(), value.as_slice()))
     }
 
-    fn attribute(&self, attribute: Attribute) -> Option<Vec<u8>> {
-        self.attributes.get(&attribute).cloned()
+    fn attribute(&self, path: &str) -> Option<Vec<u8>> {
+        self.attributes.get(path).cloned()
     }
 }
 
@@ -330,34 +330,38 @@ fn request_from(choices: &mut Choices<'_>) -> Plain {
             choices.one(&["http", "https", "HTTPS", ""]).as_bytes(),
         );
     let protocol = choices.one(&["HTTP/1.1", "HTTP/2", "HTTP/3", "HTTP/1.0"]);
-    request
-        .attributes
-        .insert(Attribute::Protocol, protocol.as_bytes().into());
+    request.attributes.insert(
+        Attribute::Protocol.path().to_owned(),
+        protocol.as_bytes().into(),
+    );
     let kinds = choices.byte();
     if kinds & 1 == 1 {
         request
             .attributes
-            .insert(Attribute::TlsVersion, b"TLSv1.3".into());
+            .insert(Attribute::TlsVersion.path().to_owned(), b"TLSv1.3".into());
         request
             .attributes
-            .insert(Attribute::MutualTls, vec![kinds >> 1 & 1]);
+            .insert(Attribute::MutualTls.path().to_owned(), vec![kinds >> 1 & 1]);
         request
             .attributes
-            .insert(Attribute::UriSan, b"spiffe://edge".into());
+            .insert(Attribute::UriSan.path().to_owned(), b"spiffe://edge".into());
     }
     if kinds & 4 == 4 {
-        request
-            .attributes
-            .insert(Attribute::DestinationPort, 8080_u64.to_le_bytes().into());
+        request.attributes.insert(
+            Attribute::DestinationPort.path().to_owned(),
+            8080_u64.to_le_bytes().into(),
+        );
     }
     if kinds & 8 == 8 {
-        request
-            .attributes
-            .insert(Attribute::VirtualHostName, choices.text().into());
+        request.attributes.insert(
+            Attribute::VirtualHostName.path().to_owned(),
+            choices.text().into(),
+        );
     }
-    request
-        .attributes
-        .insert(Attribute::SourceAddress, choices.text().into());
+    request.attributes.insert(
+        Attribute::SourceAddress.path().to_owned(),
+        choices.text().into(),
+    );
     let (authority, path) = (choices.text(), choices.text());
     request = request.with(":authority", authority).with(":path", path);
     request = request.with(
@@ -401,8 +405,8 @@ pub fn decide(data: &[u8]) {
         "the first rule wins"
     );
     assert_eq!(
-        explanation.routes.iter().position(Option::is_none),
-        decision.route,
+        explanation.overrides.iter().position(Option::is_none),
+        decision.applied_override,
         "the first route wins"
     );
     for operation in &decision.operations {
@@ -418,7 +422,10 @@ pub fn decide(data: &[u8]) {
         }
     }
     let after = request.after(&decision.operations);
-    let connection = if request.attributes.contains_key(&Attribute::TlsVersion) {
+    let connection = if request
+        .attributes
+        .contains_key(Attribute::TlsVersion.path())
+    {
         "https"
     } else {
         "http"
@@ -513,9 +520,10 @@ pub fn signals(data: &[u8]) {
     let mut request = Plain::default()
         .with(":scheme", b"http")
         .with(header, value);
-    request
-        .attributes
-        .insert(Attribute::DestinationPort, 8080_u64.to_le_bytes().into());
+    request.attributes.insert(
+        Attribute::DestinationPort.path().to_owned(),
+        8080_u64.to_le_bytes().into(),
+    );
     let explanation = engine.explain(&request);
     let [(name, reading)] = explanation.signals.as_slice() else {
         panic!("one signal: {explanation:?}");
@@ -564,10 +572,11 @@ pub fn peer(data: &[u8]) {
         .with("x-lb-peer", helper);
     request
         .attributes
-        .insert(Attribute::SourceAddress, source.into());
-    request
-        .attributes
-        .insert(Attribute::DestinationPort, 8080_u64.to_le_bytes().into());
+        .insert(Attribute::SourceAddress.path().to_owned(), source.into());
+    request.attributes.insert(
+        Attribute::DestinationPort.path().to_owned(),
+        8080_u64.to_le_bytes().into(),
+    );
     let decision = engine.decide(&request);
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     let of_source = text(source)

@@ -1,13 +1,19 @@
 //! `trusted-lb explain`: what becomes of a request, and why. The decision is the engine's own.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
+use super::connection_manager::{
+    Certificate, Connection, ConnectionManager, EarlyMutation, Message, Received,
+};
 use super::plugins::Manager;
-use crate::config::{Config, HeaderMatch, HeaderValueMatch, Mode, PeerAddress, Scheme, SignalForm};
-use crate::engine::{Attribute, Because, Engine, Explanation, Operation, Peer, Reading, Request};
+use crate::config::{
+    Config, ForwardedProto, HeaderMatch, HeaderValueMatch, Mode, PeerAddress, RequestMatch, Scheme,
+    SignalForm,
+};
+use crate::engine::{Attribute, Condition, Engine, Operation, Peer, Reading};
 
 /// A request as an operator describes it.
 pub(super) struct Described {
@@ -26,201 +32,80 @@ pub(super) struct Described {
     pub(super) certificate: Certificate,
     /// The client's address that a PROXY protocol header claims.
     pub(super) claimed: Option<IpAddr>,
-    /// The connection manager, where it is known.
+    /// The connection manager, if the file shows it.
     pub(super) manager: Option<Manager>,
-    /// Istio's numTrustedProxies, where it is given.
+    /// Istio's numTrustedProxies, if it is given.
     pub(super) trusted_hops: Option<u32>,
     pub(super) virtual_host: Option<String>,
     pub(super) route: Option<String>,
     pub(super) virtual_service: Option<String>,
 }
 
-/// What Envoy tells of a client certificate that it has verified.
-#[derive(Default)]
-pub(super) struct Certificate {
-    pub(super) uri: Option<String>,
-    pub(super) dns: Option<String>,
-    pub(super) sha256: Option<String>,
-}
-
-impl Certificate {
-    fn is_some(&self) -> bool {
-        self.uri.is_some() || self.dns.is_some() || self.sha256.is_some()
-    }
-}
-
-/// The request as the filter sees it, behind Envoy's connection manager.
-pub(super) struct Seen {
-    headers: Vec<(String, String)>,
-    attributes: Vec<(Attribute, Vec<u8>)>,
-}
-
-impl Request for Seen {
-    type Value = Vec<u8>;
-
-    fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.headers
-            .iter()
-            .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
-    }
-
-    fn attribute(&self, attribute: Attribute) -> Option<Vec<u8>> {
-        self.attributes
-            .iter()
-            .find(|(known, _)| *known == attribute)
-            .map(|(_, value)| value.clone())
-    }
-}
-
 impl Described {
-    /// What Envoy's connection manager makes of it: the one beside the configuration, or a gateway's usual one.
-    pub(super) fn seen(&self, config: &Config) -> Seen {
+    /// The request as the filter sees it, behind the connection manager beside the configuration, or a usual one.
+    pub(super) fn received(&self, config: &Config) -> Received {
         let manager = self.manager.unwrap_or(Manager::USUAL);
-        let hops = self.trusted_hops.unwrap_or(manager.xff_num_trusted_hops);
-        let connection = if self.is_tls() { "https" } else { "http" };
-        let mut headers: Vec<(String, String)> = Vec::new();
-        // Envoy joins the lines of these.
-        let mut proto = None;
-        let mut forwarded_for = self.forwarded_for.clone();
-        let mut port = None;
-        for (name, value) in &self.headers {
-            let name = name.to_ascii_lowercase();
-            match name.as_str() {
-                "x-forwarded-proto" => join(&mut proto, value),
-                "x-forwarded-for" => join(&mut forwarded_for, value),
-                "x-forwarded-port" => join(&mut port, value),
-                _ => headers.push((name, value.clone())),
-            }
-        }
-        headers.extend(port.map(|list| ("x-forwarded-port".to_owned(), list)));
-        if self
+        let mutated = self
             .manager
-            .is_none_or(|manager| manager.early_header_mutation)
-        {
-            self.early_mutation(config, proto.as_deref(), &mut headers);
-        }
-        let kept = proto.filter(|_| hops > 0 || !manager.use_remote_address);
-        let proto = kept.unwrap_or_else(|| connection.to_owned());
-        let peer = self.claimed.unwrap_or(self.peer);
-        let entry = if manager.use_remote_address {
-            hops.checked_sub(1)
-        } else {
-            Some(hops)
+            .is_none_or(|manager| manager.early_header_mutation);
+        let manager = ConnectionManager {
+            use_remote_address: manager.use_remote_address,
+            xff_num_trusted_hops: self.trusted_hops.unwrap_or(manager.xff_num_trusted_hops),
+            skip_xff_append: manager.skip_xff_append,
+            early_mutation: mutated.then(|| early_mutation(config)),
+            ..ConnectionManager::default()
         };
-        let source = entry
-            .and_then(|skip| {
-                let mut entries = forwarded_for.as_deref()?.rsplit(',');
-                entries.nth(usize::try_from(skip).unwrap_or(usize::MAX))
-            })
-            .and_then(|entry| entry.trim().parse().ok())
-            .map_or(SocketAddr::new(peer, PEER_PORT), |address| {
-                SocketAddr::new(address, 0)
-            });
-        if manager.use_remote_address && !manager.skip_xff_append {
-            // For a peer on these two Envoy appends its own address.
-            let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].contains(&peer);
-            let entry = if loopback { GATEWAY } else { peer };
-            join(&mut forwarded_for, &entry.to_string());
-        }
-        let scheme = if self.http2 {
-            self.scheme.clone()
-        } else if proto == "https" || proto == "http" {
-            proto.clone()
-        } else {
-            connection.to_owned()
+        let certificate = Some(&self.certificate).filter(|certificate| {
+            certificate.uri.is_some() || certificate.dns.is_some() || certificate.sha256.is_some()
+        });
+        let connection = Connection {
+            direct_peer: self.peer,
+            claimed_peer: self.claimed,
+            port: self.port,
+            tls: self.tls || certificate.is_some(),
+            certificate: certificate.cloned(),
         };
-        let mut all: Vec<(String, String)> = [
-            (":method", self.method.as_str()),
-            (":scheme", scheme.as_str()),
-            (":authority", self.authority.as_str()),
-            (":path", self.path.as_str()),
-            ("x-forwarded-proto", proto.as_str()),
-        ]
-        .into_iter()
-        .chain(
-            forwarded_for
+        let forwarded_for = self
+            .forwarded_for
+            .iter()
+            .map(|list| ("x-forwarded-for", list));
+        let headers = forwarded_for.chain(
+            self.headers
                 .iter()
-                .map(|list| ("x-forwarded-for", list.as_str())),
-        )
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-        // From an external client Envoy removes x-envoy-*.
-        headers.retain(|(name, _)| !name.starts_with("x-envoy-"));
-        all.append(&mut headers);
-        Seen {
-            headers: all,
-            attributes: self.attributes(source),
-        }
-    }
-
-    fn is_tls(&self) -> bool {
-        self.tls || self.certificate.is_some()
-    }
-
-    /// What Envoy tells of the connection and of the route.
-    fn attributes(&self, source: SocketAddr) -> Vec<(Attribute, Vec<u8>)> {
-        let mut attributes = vec![
-            (Attribute::SourceAddress, source.to_string().into_bytes()),
-            (
-                Attribute::DestinationPort,
-                u64::from(self.port).to_le_bytes().to_vec(),
-            ),
-            (
-                Attribute::Protocol,
-                if self.http2 { "HTTP/2" } else { "HTTP/1.1" }.into(),
-            ),
-        ];
-        if self.is_tls() {
-            attributes.push((Attribute::TlsVersion, b"TLSv1.3".to_vec()));
-        }
-        if self.certificate.is_some() {
-            attributes.push((Attribute::MutualTls, vec![1]));
-        }
-        let mut named = |attribute, name: &Option<String>| {
-            attributes.extend(
-                name.as_ref()
-                    .map(|name| (attribute, name.clone().into_bytes())),
-            );
+                .map(|(name, value)| (name.as_str(), value)),
+        );
+        let message = Message {
+            protocol: if self.http2 { "HTTP/2" } else { "HTTP/1.1" },
+            method: self.method.clone().into(),
+            scheme: self.http2.then(|| self.scheme.clone().into()),
+            authority: self.authority.clone().into(),
+            path: self.path.clone().into(),
+            headers: headers
+                .map(|(name, value)| (name.into(), value.clone().into()))
+                .collect(),
         };
-        named(Attribute::UriSan, &self.certificate.uri);
-        named(Attribute::DnsSan, &self.certificate.dns);
-        named(Attribute::CertificateDigest, &self.certificate.sha256);
-        named(Attribute::VirtualHostName, &self.virtual_host);
-        named(Attribute::RouteName, &self.route);
+        let mut received = manager.receive(&connection, &message);
         let istio = self.virtual_service.as_ref().and_then(|name| {
             let (namespace, name) = name.split_once('/')?;
             Some(format!(
                 "/apis/networking.istio.io/v1/namespaces/{namespace}/virtual-service/{name}"
             ))
         });
-        named(Attribute::RouteIstioConfig, &istio);
-        attributes
-    }
-}
-
-impl Described {
-    /// What `envoyfilter/preserve-lb-proto.yaml` does, for the headers that the configuration counts on: it removes
-    /// what the client sent under their names, then writes its own.
-    fn early_mutation(
-        &self,
-        config: &Config,
-        proto: Option<&str>,
-        headers: &mut Vec<(String, String)>,
-    ) {
-        let written = mutated(config);
-        headers.retain(|(name, _)| !written.contains(&name.as_str()));
-        for name in written {
-            let value = match &config.peer_address {
-                PeerAddress::Header(peer) if peer.as_str() == name => self.peer.to_string(),
-                _ => proto.unwrap_or("-").to_owned(),
-            };
-            headers.push((name.to_owned(), format!("{} {value}", super::HELPER_TOKEN)));
+        for (attribute, name) in [
+            (Attribute::VirtualHostName, &self.virtual_host),
+            (Attribute::RouteName, &self.route),
+            (Attribute::RouteIstioConfig, &istio),
+        ] {
+            if let Some(name) = name {
+                received.set(attribute, name.as_str());
+            }
         }
+        received
     }
 }
 
-/// Headers that an early header mutation has to write for this configuration.
-fn mutated(config: &Config) -> Vec<&str> {
+/// The early header mutation that this configuration counts on.
+fn early_mutation(config: &Config) -> EarlyMutation {
     let of_routes = config
         .routes
         .iter()
@@ -229,166 +114,223 @@ fn mutated(config: &Config) -> Vec<&str> {
         .trusted_load_balancers
         .iter()
         .map(|rule| &rule.forwarded_proto);
-    let mut names: Vec<&str> = of_rules
-        .chain(of_routes)
-        .flat_map(|proto| helpers(&proto.from))
-        .collect();
-    if let PeerAddress::Header(name) = &config.peer_address {
-        names.push(name.as_str());
-    }
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// Another line of a header whose lines Envoy joins.
-fn join(list: &mut Option<String>, value: &str) {
-    *list = Some(match list.take() {
-        Some(before) => format!("{before},{value}"),
-        None => value.to_owned(),
-    });
-}
-
-/// The gateway's own address, which no rule names.
-const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
-
-/// Any port but 0: a direct connection has one.
-const PEER_PORT: u16 = 40_000;
-
-/// The decision in words.
-pub(super) fn text(config: &Config, engine: &Engine, seen: &Seen) -> String {
-    let explanation = engine.explain(seen);
-    let secret = secret_headers(config);
-    let mut out = String::new();
-    let decision = &explanation.decision;
-    let _ = match decision.peer {
-        Some(Peer::Known(address)) => writeln!(out, "peer: {address}"),
-        Some(Peer::Unknown(problem)) => {
-            writeln!(
-                out,
-                "peer: can't be told: {problem}\n  {}",
-                problem.advice()
-            )
-        }
-        None => writeln!(out, "peer: its address isn't needed"),
-    };
-    out.push_str("\nrules:\n");
-    for (index, unmet) in explanation.rules.iter().enumerate() {
-        let name = engine.rule_name(index);
-        let _ = match unmet {
-            Some(condition) => writeln!(out, "  {name}: doesn't match: {}", condition.0),
-            None if decision.rule == Some(index) => writeln!(out, "  {name}: matches, and decides"),
-            None => writeln!(out, "  {name}: would match, but an earlier one decides"),
-        };
-    }
-    if !explanation.signals.is_empty() {
-        out.push_str("\nsignals:\n");
-        for (header, reading) in &explanation.signals {
-            let _ = writeln!(out, "  {header}: {}", reading_in_words(*reading));
-        }
-    }
-    let _ = writeln!(
-        out,
-        "\ndecision: {}",
-        decision_in_words(engine, &explanation)
-    );
-    out.push_str("\nroute:\n");
-    for (index, unmet) in explanation.routes.iter().enumerate() {
-        let name = engine.route_name(index);
-        let _ = match unmet {
-            Some(condition) => writeln!(out, "  {name}: doesn't match: {}", condition.0),
-            None if decision.route == Some(index) => {
-                writeln!(out, "  {name}: matches, and overrides")
-            }
-            None => writeln!(out, "  {name}: would match, but an earlier one overrides"),
-        };
-    }
-    if decision.route.is_none() {
-        out.push_str("  the defaults apply\n");
-    }
-    let helpers = mutated(config);
-    out.push_str(match config.mode {
-        Mode::Enforce => "\nheaders:\n",
-        Mode::Shadow if helpers.is_empty() => {
-            "\nheaders (mode: shadow changes none; enforced, they would be):\n"
-        }
-        Mode::Shadow => {
-            "\nheaders (mode: shadow removes the helper headers and changes no other; enforced, they would be):\n"
-        }
-    });
-    if decision.operations.is_empty() {
-        out.push_str("  nothing changes\n");
-    }
-    for change in changes(seen, &explanation, &secret) {
-        let before = change.before.as_deref().unwrap_or("(absent)");
-        let after = change.after.as_deref().unwrap_or("(removed)");
-        let _ = writeln!(out, "  {}: {before} -> {after}", change.name);
-    }
-    if !helpers.is_empty() {
-        let _ = writeln!(
-            out,
-            "\nnote: {} taken to be written by an early header mutation, as envoyfilter/preserve-lb-proto.yaml does",
-            match helpers.as_slice() {
-                [one] => format!("{one} is"),
-                several => format!("{} are", several.join(" and ")),
-            }
-        );
-    }
-    out
-}
-
-/// The decision for machines.
-pub(super) fn json(config: &Config, engine: &Engine, seen: &Seen) -> Value {
-    let explanation = engine.explain(seen);
-    let decision = &explanation.decision;
-    let secret = secret_headers(config);
-    let unmet = |list: &[Option<crate::engine::Condition>],
-                 name: &dyn Fn(usize) -> String|
-     -> Value {
-        list.iter()
-            .enumerate()
-            .map(|(index, unmet)| {
-                json!({"name": name(index), "matches": unmet.is_none(), "unmet": unmet.map(|condition| condition.0)})
-            })
+    let copies = |proto: &ForwardedProto| -> Vec<String> {
+        let copies = proto.from.iter();
+        let copies = copies.filter(|signal| signal.form == SignalForm::Helper);
+        copies
+            .map(|signal| signal.name.as_str().to_owned())
             .collect()
     };
-    json!({
-        "mode": match config.mode { Mode::Enforce => "enforce", Mode::Shadow => "shadow" },
-        "peer": decision.peer.and_then(Peer::address).map(|address| address.to_string()),
-        "peerProblem": match decision.peer {
-            Some(Peer::Unknown(problem)) => Some(problem.to_string()),
+    let mut forwarded_proto: Vec<String> = of_rules.chain(of_routes).flat_map(copies).collect();
+    forwarded_proto.sort_unstable();
+    forwarded_proto.dedup();
+    let peer: Vec<String> = match &config.peer_address {
+        PeerAddress::Header(name) => vec![name.as_str().to_owned()],
+        _ => Vec::new(),
+    };
+    forwarded_proto.retain(|name| !peer.contains(name));
+    EarlyMutation {
+        token: super::HELPER_TOKEN.to_owned(),
+        peer,
+        forwarded_proto,
+    }
+}
+
+/// What becomes of a request, and why: printed for people, serialized for machines.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report {
+    mode: &'static str,
+    peer: Option<String>,
+    peer_problem: Option<String>,
+    rule: Option<String>,
+    route: Option<String>,
+    forwarded_proto: Option<&'static str>,
+    because: String,
+    rules: Vec<Matched>,
+    routes: Vec<Matched>,
+    signals: Vec<Said>,
+    headers: Vec<Change>,
+    #[serde(skip)]
+    peer_advice: Option<&'static str>,
+    /// Headers that an early header mutation has to write for this configuration.
+    #[serde(skip)]
+    early_mutation_headers: Vec<String>,
+}
+
+/// A rule or a route, and the first of its conditions that doesn't hold.
+#[derive(Serialize)]
+struct Matched {
+    name: String,
+    matches: bool,
+    unmet: Option<&'static str>,
+    #[serde(skip)]
+    applies: bool,
+}
+
+/// What a signal says.
+#[derive(Serialize)]
+struct Said {
+    header: String,
+    reading: &'static str,
+}
+
+/// What becomes of one header.
+#[derive(Serialize)]
+struct Change {
+    name: String,
+    before: Option<String>,
+    after: Option<String>,
+}
+
+impl Report {
+    pub(super) fn new(config: &Config, engine: &Engine, received: &Received) -> Self {
+        let explanation = engine.explain(received);
+        let decision = &explanation.decision;
+        let unknown = match decision.peer {
+            Some(Peer::Unknown(problem)) => Some(problem),
             _ => None,
-        },
-        "rule": decision.rule.map(|rule| engine.rule_name(rule)),
-        "route": decision.route.map(|route| engine.route_name(route)),
-        "forwardedProto": decision.forwarded_proto.map(Scheme::as_str),
-        "because": decision.because.to_string(),
-        "rules": unmet(&explanation.rules, &|index| engine.rule_name(index).to_owned()),
-        "routes": unmet(&explanation.routes, &|index| engine.route_name(index).to_owned()),
-        "signals": explanation.signals.iter()
-            .map(|(header, reading)| json!({"header": header, "reading": reading_in_words(*reading)}))
-            .collect::<Value>(),
-        "headers": changes(seen, &explanation, &secret).into_iter()
-            .map(|change| json!({"name": change.name, "before": change.before, "after": change.after}))
-            .collect::<Value>(),
-    })
+        };
+        let matched =
+            |list: &[Option<Condition>], applies: Option<usize>, name: &dyn Fn(usize) -> String| {
+                list.iter()
+                    .enumerate()
+                    .map(|(index, unmet)| Matched {
+                        name: name(index),
+                        matches: unmet.is_none(),
+                        unmet: unmet.map(|condition| condition.0),
+                        applies: applies == Some(index),
+                    })
+                    .collect()
+            };
+        let rule_name = |index: usize| engine.rule_name(index).to_owned();
+        let override_name = |index: usize| engine.override_name(index).to_owned();
+        let mutation = early_mutation(config);
+        let mut early_mutation_headers = mutation.forwarded_proto;
+        early_mutation_headers.extend(mutation.peer);
+        early_mutation_headers.sort_unstable();
+        let hidden = secret_headers(config, &early_mutation_headers);
+        Self {
+            mode: match config.mode {
+                Mode::Enforce => "enforce",
+                Mode::Shadow => "shadow",
+            },
+            peer: decision
+                .peer
+                .and_then(Peer::address)
+                .map(|address| address.to_string()),
+            peer_problem: unknown.map(|problem| problem.to_string()),
+            peer_advice: unknown.map(crate::engine::PeerProblem::advice),
+            rule: decision.rule.map(rule_name),
+            route: decision.applied_override.map(override_name),
+            forwarded_proto: decision.forwarded_proto.map(Scheme::as_str),
+            because: decision.source.to_string(),
+            rules: matched(&explanation.rules, decision.rule, &rule_name),
+            routes: matched(
+                &explanation.overrides,
+                decision.applied_override,
+                &override_name,
+            ),
+            signals: explanation
+                .signals
+                .iter()
+                .map(|(header, reading)| Said {
+                    header: (*header).to_owned(),
+                    reading: in_words(*reading),
+                })
+                .collect(),
+            headers: decision
+                .operations
+                .iter()
+                .map(|operation| change(operation, received, &hidden))
+                .collect(),
+            early_mutation_headers,
+        }
+    }
+
+    /// The report for people.
+    pub(super) fn text(&self) -> String {
+        let mut out = String::new();
+        let _ = match (&self.peer, &self.peer_problem) {
+            (Some(address), _) => writeln!(out, "peer: {address}"),
+            (None, Some(problem)) => writeln!(
+                out,
+                "peer: can't be told: {problem}\n  {}",
+                self.peer_advice.unwrap_or_default()
+            ),
+            (None, None) => writeln!(out, "peer: its address isn't needed"),
+        };
+        out.push_str("\nrules:\n");
+        for rule in &self.rules {
+            rule.line("decides", &mut out);
+        }
+        if !self.signals.is_empty() {
+            out.push_str("\nsignals:\n");
+            for said in &self.signals {
+                let _ = writeln!(out, "  {}: {}", said.header, said.reading);
+            }
+        }
+        let _ = writeln!(out, "\ndecision: {}", self.decision());
+        out.push_str("\nroute:\n");
+        for route in &self.routes {
+            route.line("overrides", &mut out);
+        }
+        if self.route.is_none() {
+            out.push_str("  the defaults apply\n");
+        }
+        let helpers = &self.early_mutation_headers;
+        out.push_str(match self.mode {
+            "enforce" => "\nheaders:\n",
+            _ if helpers.is_empty() => "\nheaders (mode: shadow changes none; enforced, they would be):\n",
+            _ => {
+                "\nheaders (mode: shadow removes the helper headers and changes no other; enforced, they would be):\n"
+            }
+        });
+        if self.headers.is_empty() {
+            out.push_str("  nothing changes\n");
+        }
+        for change in &self.headers {
+            let before = change.before.as_deref().unwrap_or("(absent)");
+            let after = change.after.as_deref().unwrap_or("(removed)");
+            let _ = writeln!(out, "  {}: {before} -> {after}", change.name);
+        }
+        if !helpers.is_empty() {
+            let _ = writeln!(
+                out,
+                "\nnote: {} taken to be written by an early header mutation, as envoyfilter/preserve-lb-proto.yaml does",
+                match helpers.as_slice() {
+                    [one] => format!("{one} is"),
+                    several => format!("{} are", several.join(" and ")),
+                }
+            );
+        }
+        out
+    }
+
+    fn decision(&self) -> String {
+        let who = match &self.rule {
+            Some(rule) => format!("trusted as {rule}"),
+            None => "not trusted".to_owned(),
+        };
+        match self.forwarded_proto {
+            Some(scheme) => format!("{who}; the service is told {scheme}: {}", self.because),
+            None => format!("{who}; x-forwarded-proto is kept as it is"),
+        }
+    }
 }
 
-fn decision_in_words(engine: &Engine, explanation: &Explanation<'_>) -> String {
-    let decision = &explanation.decision;
-    let who = match decision.rule {
-        Some(rule) => format!("trusted as {}", engine.rule_name(rule)),
-        None => "not trusted".to_owned(),
-    };
-    let scheme = match (decision.forwarded_proto, decision.because) {
-        (Some(scheme), because) => format!("the service is told {}: {because}", scheme.as_str()),
-        (None, Because::Kept) => "x-forwarded-proto is kept as it is".to_owned(),
-        (None, because) => because.to_string(),
-    };
-    format!("{who}; {scheme}")
+impl Matched {
+    fn line(&self, verb: &str, out: &mut String) {
+        let name = &self.name;
+        let _ = match self.unmet {
+            Some(condition) => writeln!(out, "  {name}: doesn't match: {condition}"),
+            None if self.applies => writeln!(out, "  {name}: matches, and {verb}"),
+            None => writeln!(out, "  {name}: would match, but an earlier one {verb}"),
+        };
+    }
 }
 
-fn reading_in_words(reading: Reading) -> &'static str {
+fn in_words(reading: Reading) -> &'static str {
     match reading {
         Reading::Says(Scheme::Https) => "says https",
         Reading::Says(Scheme::Http) => "says http",
@@ -397,69 +339,49 @@ fn reading_in_words(reading: Reading) -> &'static str {
     }
 }
 
-/// What becomes of one header.
-struct Change {
-    name: String,
-    before: Option<String>,
-    after: Option<String>,
-}
-
-fn changes(seen: &Seen, explanation: &Explanation<'_>, secret: &[&str]) -> Vec<Change> {
-    explanation
-        .decision
-        .operations
+fn change(operation: &Operation<'_>, received: &Received, hidden: &[&str]) -> Change {
+    let (name, after) = match operation {
+        Operation::Set { name, value } => (name.as_bytes(), Some((*value).to_owned())),
+        Operation::Remove { name } => (*name, None),
+    };
+    let lines: Vec<String> = received
+        .headers
         .iter()
-        .map(|operation| {
-            let (name, after) = match operation {
-                Operation::Set { name, value } => ((*name).to_owned(), Some((*value).to_owned())),
-                Operation::Remove { name } => (String::from_utf8_lossy(name).into_owned(), None),
-            };
-            let lines: Vec<&str> = seen
-                .headers
-                .iter()
-                .filter(|(known, _)| *known == name)
-                .map(|(_, value)| value.as_str())
-                .collect();
-            let before = (!lines.is_empty()).then(|| {
-                if secret.contains(&name.as_str()) {
-                    "(not shown)".to_owned()
-                } else {
-                    lines.join(" | ")
-                }
-            });
-            Change {
-                name,
-                before,
-                after,
-            }
-        })
-        .collect()
+        .filter(|(known, _)| known == name)
+        .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+        .collect();
+    let name = String::from_utf8_lossy(name).into_owned();
+    let before = (!lines.is_empty()).then(|| {
+        if hidden.contains(&name.as_str()) {
+            "(not shown)".to_owned()
+        } else {
+            lines.join(" | ")
+        }
+    });
+    Change {
+        name,
+        before,
+        after,
+    }
 }
 
 /// Headers whose values are secrets, or begin with one.
-fn secret_headers(config: &Config) -> Vec<&str> {
-    fn secrets(headers: &[HeaderMatch]) -> impl Iterator<Item = &str> {
-        headers
-            .iter()
-            .filter(|header| matches!(header.value, HeaderValueMatch::FromEnv(_)))
+fn secret_headers<'c>(config: &'c Config, early_mutation_headers: &'c [String]) -> Vec<&'c str> {
+    fn secrets(matches: &RequestMatch) -> impl Iterator<Item = &str> {
+        let all = matches.headers.iter().chain(&matches.not_headers);
+        all.filter(|header: &&HeaderMatch| matches!(header.value, HeaderValueMatch::FromEnv(_)))
             .map(|header| header.name.as_str())
     }
-    let mut names: Vec<&str> = Vec::new();
-    for rule in &config.trusted_load_balancers {
-        names.extend(secrets(&rule.matches.request.headers));
-        names.extend(secrets(&rule.matches.request.not_headers));
-    }
-    for route in &config.routes {
-        names.extend(secrets(&route.matches.request.headers));
-        names.extend(secrets(&route.matches.request.not_headers));
-    }
-    names.extend(mutated(config));
-    names
-}
-
-fn helpers(signals: &[crate::config::Signal]) -> impl Iterator<Item = &str> {
-    signals
+    let of_rules = config
+        .trusted_load_balancers
         .iter()
-        .filter(|signal| signal.form == SignalForm::Helper)
-        .map(|signal| signal.name.as_str())
+        .flat_map(|rule| secrets(&rule.matches.request));
+    let of_routes = config
+        .routes
+        .iter()
+        .flat_map(|route| secrets(&route.matches.request));
+    of_rules
+        .chain(of_routes)
+        .chain(early_mutation_headers.iter().map(String::as_str))
+        .collect()
 }

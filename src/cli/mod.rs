@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+pub mod connection_manager;
 mod explain;
 mod files;
 mod migrate;
@@ -25,7 +26,8 @@ use clap::{CommandFactory, Parser};
 use crate::config::Config;
 use crate::engine::Engine;
 use args::{Arguments, Command, ExplainArgs, Format, MigrateArgs};
-use explain::{Certificate, Described};
+use connection_manager::Certificate;
+use explain::{Described, Report};
 use plugins::Plugin;
 
 /// Version, and commit where the build knew it.
@@ -235,11 +237,11 @@ fn explain(arguments: ExplainArgs) -> Result<u8, Failure> {
             .collect::<Vec<_>>()
             .join("\n"),
     })?;
-    let seen = described.seen(&config);
+    let report = Report::new(&config, &engine, &described.received(&config));
     if arguments.format == Format::Json {
-        return done(&format!("{:#}\n", explain::json(&config, &engine, &seen)));
+        return done(&format!("{:#}\n", serde_json::json!(report)));
     }
-    let mut out = explain::text(&config, &engine, &seen);
+    let mut out = report.text();
     for name in render::environment(&config) {
         if Some(name) != helper_token && given(name).is_none() {
             let _ = write!(

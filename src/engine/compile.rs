@@ -1,18 +1,19 @@
 //! From a [`Config`] to an [`Engine`]: everything that can be worked out before the first request is worked out here.
 
-use super::matcher::{
-    CertificateMatch, ConnectionMatch, HeaderMatch, HostSet, PathMatch, RequestMatch, ValueMatch,
-};
+use super::Engine;
+use super::cidr_set::CidrSet;
+use super::forwarded_proto::ForwardedProto;
+use super::matcher::{HeaderMatch, HostSet, RequestMatch, ValueMatch};
 use super::names::{HeaderId, HeaderNames};
-use super::net::CidrSet;
-use super::policy::{self, Number, Written};
-use super::route::Route;
-use super::route_table::RouteTable;
+use super::override_table::OverrideTable;
+use super::overrides::Override;
+use super::peer_source::PeerSource;
+use super::policy::{self, RetryPlan, Value, Wanted};
+use super::rule::{ConnectionMatch, Rule};
 use super::secret::Secret;
-use super::signal::{Form, Signal};
-use super::{Engine, ForwardedProto, PeerSource, Rule};
+use super::signal::Signal;
 use crate::config::{
-    self, Config, EnvName, HeaderValueMatch, HostPattern, IpBlock, Path, PathPattern, PeerAddress,
+    self, Config, EnvName, HeaderValueMatch, HostPattern, IpBlock, OtherMethods, Path, PeerAddress,
     Problem, Retries, Severity, SignalForm, Streams, Timeout,
 };
 
@@ -32,10 +33,7 @@ impl Engine {
         };
         let engine = compiler.engine(config);
         if compiler.problems.is_empty() {
-            Ok(Engine {
-                names: compiler.names,
-                ..engine
-            })
+            Ok(engine)
         } else {
             Err(compiler.problems)
         }
@@ -53,81 +51,102 @@ const SHORTEST_SECRET: usize = 8;
 
 impl Compiler<'_> {
     fn engine(&mut self, config: &Config) -> Engine {
-        self.mark_removals(config);
-        let token = config.helper_token.as_ref().and_then(|token| {
-            let path = Path::root().field("helperToken").field("fromEnv");
-            self.secret(&token.from_env, &path)
-        });
+        let helper_token = config
+            .helper_token
+            .as_ref()
+            .and_then(|token| {
+                let path = Path::root().field("helperToken").field("fromEnv");
+                self.secret(&token.from_env, &path)
+            })
+            // Without a token the configuration is refused; this one equals nothing that could be sent.
+            .unwrap_or_else(|| Secret::new("\0"));
         let peer = match &config.peer_address {
             PeerAddress::Auto => PeerSource::Auto,
             PeerAddress::Source => PeerSource::Source,
             PeerAddress::ForwardedFor => PeerSource::ForwardedFor,
-            PeerAddress::Header(name) => PeerSource::Helper {
-                header: self.helper(name),
-                // Without a token the configuration is refused; this one equals nothing that could be sent.
-                token: token.clone().unwrap_or_else(|| Secret::new("\0")),
+            PeerAddress::Header(name) => PeerSource::Header {
+                header: self.early_mutation_header(name),
+                token: helper_token.clone(),
             },
         };
-        let rules_path = Path::root().field("trustedLoadBalancers");
-        let mut rules = Vec::with_capacity(config.trusted_load_balancers.len());
-        for (index, rule) in config.trusted_load_balancers.iter().enumerate() {
-            let path = rules_path.item(index).field("match");
-            let matches = &rule.matches;
-            let set = |blocks: &[IpBlock]| {
-                (!blocks.is_empty()).then(|| CidrSet::new(blocks.iter().flat_map(IpBlock::nets)))
-            };
-            rules.push(Rule {
-                name: rule.name.clone(),
-                connection: ConnectionMatch {
-                    ip_blocks: set(&matches.ip_blocks),
-                    not_ip_blocks: set(&matches.not_ip_blocks),
-                    ports: matches.ports.clone(),
-                    not_ports: matches.not_ports.clone(),
-                    client_certificate: matches.client_certificate.as_ref().map(certificate),
-                },
-                request: self.request(&matches.request, &path),
-                forwarded_proto: self.forwarded_proto(&rule.forwarded_proto, token.as_ref()),
-            });
-        }
+        let rules = config.trusted_load_balancers.iter().enumerate();
+        let rules = rules.map(|(index, rule)| self.rule(index, rule)).collect();
         let defaults = self.policy(&config.defaults, &config::Policy::default());
-        let routes_path = Path::root().field("routes");
-        let mut routes = Vec::with_capacity(config.routes.len());
-        for (index, route) in config.routes.iter().enumerate() {
-            let path = routes_path.item(index).field("match");
-            routes.push(Route {
-                name: route.name.clone(),
-                request: self.request(&route.matches.request, &path),
-                virtual_hosts: route.matches.virtual_hosts.clone(),
-                routes: route.matches.routes.clone(),
-                virtual_services: route.matches.virtual_services.clone(),
-                policy: self.policy(&route.policy, &config.defaults),
-                forwarded_proto: route
-                    .forwarded_proto
-                    .as_ref()
-                    .map(|proto| self.forwarded_proto(proto, token.as_ref())),
-            });
-        }
+        let overrides = config.routes.iter().enumerate();
+        let overrides = overrides
+            .map(|(index, route)| self.one_override(index, route, &config.defaults))
+            .collect();
+        self.names.all_read_names_are_in();
+        self.mark_removals(config);
+        self.names.finish();
         Engine {
-            // Names are still being interned; the finished table takes this one's place.
-            names: HeaderNames::new(),
+            names: std::mem::replace(&mut self.names, HeaderNames::new()),
             peer,
+            helper_token,
             rules,
             untrusted_proto: config.untrusted.forwarded_proto,
             rewrite_scheme: config.rewrite_scheme,
             forwarded_port: config.forwarded_port,
             defaults,
-            routes: RouteTable::new(routes),
+            overrides: OverrideTable::new(overrides),
             mode: config.mode,
             reports_decisions: config.report_decision,
         }
     }
 
+    fn rule(&mut self, index: usize, rule: &config::TrustedLoadBalancer) -> Rule {
+        let path = Path::root()
+            .field("trustedLoadBalancers")
+            .item(index)
+            .field("match");
+        let matches = &rule.matches;
+        let set = |blocks: &[IpBlock]| {
+            (!blocks.is_empty()).then(|| CidrSet::new(blocks.iter().flat_map(IpBlock::nets)))
+        };
+        Rule {
+            name: rule.name.clone(),
+            connection: ConnectionMatch {
+                ip_blocks: set(&matches.ip_blocks),
+                not_ip_blocks: set(&matches.not_ip_blocks),
+                ports: matches.ports.clone(),
+                not_ports: matches.not_ports.clone(),
+                client_certificate: matches.client_certificate.clone(),
+            },
+            request: self.request(&matches.request, &path),
+            forwarded_proto: self.forwarded_proto(&rule.forwarded_proto),
+        }
+    }
+
+    fn one_override(
+        &mut self,
+        index: usize,
+        route: &config::Route,
+        defaults: &config::Policy,
+    ) -> Override {
+        let path = Path::root().field("routes").item(index).field("match");
+        Override {
+            name: route.name.clone(),
+            request: self.request(&route.matches.request, &path),
+            virtual_hosts: route.matches.virtual_hosts.clone(),
+            routes: route.matches.routes.clone(),
+            virtual_services: route.matches.virtual_services.clone(),
+            policy: self.policy(&route.policy, defaults),
+            forwarded_proto: route
+                .forwarded_proto
+                .as_ref()
+                .map(|proto| self.forwarded_proto(proto)),
+        }
+    }
+
     fn mark_removals(&mut self, config: &Config) {
+        for header in [HeaderId::TIMEOUT].into_iter().chain(policy::RETRY_HEADERS) {
+            self.names.mark(header, |removal| removal.router = true);
+        }
         self.names
-            .mark(HeaderId::FORWARDED_PROTO, |removal| removal.twins = true);
+            .mark(HeaderId::FORWARDED_PROTO, |removal| removal.variants = true);
         if config.forwarded_port {
             self.names
-                .mark(HeaderId::FORWARDED_PORT, |removal| removal.twins = true);
+                .mark(HeaderId::FORWARDED_PORT, |removal| removal.variants = true);
         }
         for name in config.removed_headers() {
             let id = self.names.intern(name);
@@ -135,12 +154,12 @@ impl Compiler<'_> {
         }
     }
 
-    /// A header that the early header mutation writes: read by the rules, and gone before the upstream.
-    fn helper(&mut self, name: &config::HeaderName) -> HeaderId {
+    /// A header that the early header mutation writes: read by the rules, and removed before the upstream.
+    fn early_mutation_header(&mut self, name: &config::HeaderName) -> HeaderId {
         let id = self.names.intern(name.as_str());
         self.names.mark(id, |removal| {
             removal.always = true;
-            removal.twins = true;
+            removal.variants = true;
         });
         id
     }
@@ -172,8 +191,8 @@ impl Compiler<'_> {
         RequestMatch {
             hosts: host_set(&matches.hosts),
             not_hosts: host_set(&matches.not_hosts),
-            paths: matches.paths.iter().map(path_match).collect(),
-            not_paths: matches.not_paths.iter().map(path_match).collect(),
+            paths: matches.paths.clone(),
+            not_paths: matches.not_paths.clone(),
             methods: matches.methods.clone(),
             not_methods: matches.not_methods.clone(),
             headers: self.headers(&matches.headers, &path.field("headers")),
@@ -205,33 +224,24 @@ impl Compiler<'_> {
             .collect()
     }
 
-    fn forwarded_proto(
-        &mut self,
-        proto: &config::ForwardedProto,
-        token: Option<&Secret>,
-    ) -> ForwardedProto {
+    fn forwarded_proto(&mut self, proto: &config::ForwardedProto) -> ForwardedProto {
+        let from = proto.from.iter().map(|signal| Signal {
+            header: match signal.form {
+                SignalForm::Helper => self.early_mutation_header(&signal.name),
+                _ => self.names.intern(signal.name.as_str()),
+            },
+            form: signal.form.clone(),
+        });
         ForwardedProto {
-            from: proto
-                .from
-                .iter()
-                .map(|signal| Signal {
-                    header: match signal.form {
-                        SignalForm::Helper => self.helper(&signal.name),
-                        _ => self.names.intern(signal.name.as_str()),
-                    },
-                    form: form(&signal.form, token),
-                })
-                .collect(),
+            from: from.collect(),
             default: proto.default,
         }
     }
 
     fn policy(&mut self, policy: &config::Policy, defaults: &config::Policy) -> policy::Policy {
         let timeout = match policy.timeout.or(defaults.timeout) {
-            None | Some(Timeout::Inherit) => None,
-            Some(Timeout::After(timeout)) => {
-                Some(written_number(HeaderId::TIMEOUT, u64::from(timeout.0), 1))
-            }
+            None | Some(Timeout::Inherit) => Wanted::Unsaid,
+            Some(Timeout::After(timeout)) => Wanted::Ours(Value::number(timeout.0)),
         };
         let retries = match (&policy.retries, &defaults.retries) {
             (Some(Retries::Inherit), _) | (None, None | Some(Retries::Inherit)) => None,
@@ -249,22 +259,28 @@ impl Compiler<'_> {
                 .unwrap_or_default(),
             streams_too: policy.streams.or(defaults.streams).unwrap_or_default() == Streams::Apply,
             timeout,
-            retries: retries.map(|fields| self.retries(&fields)),
+            retries: retries.map(|fields| Box::new(self.retries(&fields))),
         }
     }
 
     fn retries(&mut self, fields: &config::RetryFields) -> policy::Retries {
         let off = fields.attempts == Some(0);
-        let mut headers = Vec::new();
+        let mut covered = RetryPlan::nothing();
+        let mut not_covered = RetryPlan::unsaid();
         if let Some(attempts) = fields.attempts {
-            headers.push(written_number(
-                HeaderId::MAX_RETRIES,
-                u64::from(attempts),
-                0,
-            ));
+            let attempts = Value::number(attempts);
+            not_covered.set(HeaderId::MAX_RETRIES, Wanted::AtMost(attempts.clone()));
+            covered.set(HeaderId::MAX_RETRIES, Wanted::Ours(attempts));
+        }
+        if fields.other_methods == Some(OtherMethods::Disable) {
+            not_covered.set(HeaderId::MAX_RETRIES, Wanted::Ours(Value::number(0)));
         }
         if !off {
-            headers.extend(retry_conditions(fields));
+            retry_conditions(fields, &mut covered);
+            if let Some(per_try) = fields.per_try_timeout {
+                let value = Value::number(per_try.0);
+                covered.set(HeaderId::PER_TRY_TIMEOUT, Wanted::Ours(value));
+            }
         }
         policy::Retries {
             methods: (!off).then(|| match &fields.methods {
@@ -279,18 +295,14 @@ impl Compiler<'_> {
                 .as_ref()
                 .and_then(Option::as_ref)
                 .map(|name| self.names.intern(name.as_str())),
-            other_methods: fields.other_methods.unwrap_or_default(),
-            per_try_timeout: fields
-                .per_try_timeout
-                .filter(|_| !off)
-                .map(|per_try| written_number(HeaderId::PER_TRY_TIMEOUT, u64::from(per_try.0), 1)),
-            headers,
+            covered,
+            not_covered,
         }
     }
 }
 
 /// The headers that say on what to retry. Status codes and header names do nothing without their condition.
-fn retry_conditions(fields: &config::RetryFields) -> Vec<Written> {
+fn retry_conditions(fields: &config::RetryFields, plan: &mut RetryPlan) {
     let mut conditions: Vec<&str> = texts(fields.retry_on.as_deref()).collect();
     let codes: Vec<String> = fields
         .status_codes
@@ -330,62 +342,21 @@ fn retry_conditions(fields: &config::RetryFields) -> Vec<Written> {
             config::joined(&mut names.into_iter(), ","),
         ),
     ];
-    let mut headers: Vec<Written> = lists
-        .into_iter()
-        .filter(|(_, list)| !list.is_empty())
-        .map(|(header, list)| written(header, &list))
-        .collect();
-    if fields.hedge_on_per_try_timeout == Some(true) {
-        headers.push(written(HeaderId::HEDGE_ON_PER_TRY_TIMEOUT, "true"));
+    for (header, list) in lists {
+        if !list.is_empty() {
+            plan.set(header, Wanted::Ours(Value::text(&list)));
+        }
     }
-    headers
+    if fields.hedge_on_per_try_timeout == Some(true) {
+        plan.set(
+            HeaderId::HEDGE_ON_PER_TRY_TIMEOUT,
+            Wanted::Ours(Value::text("true")),
+        );
+    }
 }
 
 fn texts(list: Option<&[String]>) -> impl Iterator<Item = &str> {
     list.into_iter().flatten().map(String::as_str)
-}
-
-fn written(header: HeaderId, value: &str) -> Written {
-    Written {
-        header,
-        value: value.to_owned(),
-        number: None,
-    }
-}
-
-fn written_number(header: HeaderId, value: u64, least: u64) -> Written {
-    Written {
-        header,
-        value: value.to_string(),
-        number: Some(Number { value, least }),
-    }
-}
-
-fn form(form: &SignalForm, token: Option<&Secret>) -> Form {
-    match form {
-        SignalForm::Scheme => Form::Scheme,
-        SignalForm::Port { https, http } => Form::Port {
-            https: https.clone(),
-            http: http.clone(),
-        },
-        SignalForm::CfVisitor => Form::CfVisitor,
-        SignalForm::OnOff => Form::OnOff,
-        SignalForm::Present => Form::Present,
-        SignalForm::Forwarded => Form::Forwarded,
-        SignalForm::Values { https, http } => Form::Values {
-            https: https.clone(),
-            http: http.clone(),
-        },
-        SignalForm::Helper => Form::Helper(token.cloned().unwrap_or_else(|| Secret::new("\0"))),
-    }
-}
-
-fn certificate(certificate: &config::ClientCertificate) -> CertificateMatch {
-    CertificateMatch {
-        uri_sans: certificate.uri_sans.clone(),
-        dns_sans: certificate.dns_sans.clone(),
-        sha256: certificate.sha256.clone(),
-    }
 }
 
 fn host_set(patterns: &[HostPattern]) -> Option<HostSet> {
@@ -406,12 +377,4 @@ fn host_set(patterns: &[HostPattern]) -> Option<HostSet> {
         }
     }
     Some(set)
-}
-
-fn path_match(pattern: &PathPattern) -> PathMatch {
-    match pattern {
-        PathPattern::Exact(path) => PathMatch::Exact(path.clone()),
-        PathPattern::Prefix(path) => PathMatch::Prefix(path.clone()),
-        PathPattern::Suffix(path) => PathMatch::Suffix(path.clone()),
-    }
 }

@@ -2,65 +2,67 @@
 
 use std::fmt;
 
-use super::matcher::Condition;
 use super::peer::Peer;
-use super::signal::Reading;
 use crate::config::Scheme;
 
 /// What becomes of one request, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision<'a> {
-    /// Who sent it, where a rule had to know.
+    /// The direct peer, if a rule asked for it.
     pub peer: Option<Peer>,
-    /// The position of the rule that trusts the peer; nothing where none does.
+    /// The position of the rule that trusts the peer. Absent if none does.
     pub rule: Option<usize>,
-    /// The position of the route whose overrides apply; nothing where the defaults do.
-    pub route: Option<usize>,
-    /// The client's scheme as the upstream is told it; nothing where x-forwarded-proto stays as it is.
+    /// The position of the override that applies. Absent if the defaults do.
+    pub applied_override: Option<usize>,
+    /// The client's scheme as the upstream is told it. Absent if x-forwarded-proto stays as it is.
     pub forwarded_proto: Option<Scheme>,
     /// Where that scheme comes from.
-    pub because: Because<'a>,
+    pub source: SchemeSource<'a>,
     /// What to do to the request's headers, in this order.
     pub operations: Vec<Operation<'a>>,
     /// What is worth counting.
     pub notes: Notes,
 }
 
-/// Where the scheme comes from.
+/// The scheme source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Because<'a> {
+pub enum SchemeSource<'a> {
     /// A trusted load balancer's signal says so.
     Signal {
-        /// The header that spoke.
+        /// The header that tells it.
         header: &'a str,
     },
-    /// The rule's default: no signal is present, or the one that is can't be understood.
+    /// The rule's default: no signal is present, or the first that is present is unusable.
     Default {
-        /// The header that can't be understood.
+        /// The signal that is present and unusable.
         unusable: Option<&'a str>,
     },
-    /// The peer is not trusted, and the connection to the gateway is what it is.
+    /// The peer is not trusted: the scheme of its own connection.
     Connection,
-    /// The peer is not trusted, and the configuration says `http` for such.
+    /// The peer is not trusted, and the configuration says `http` for untrusted peers.
     UntrustedHttp,
     /// The peer is not trusted, and the configuration keeps what is there.
     Kept,
 }
 
-impl fmt::Display for Because<'_> {
+impl fmt::Display for SchemeSource<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Because::Signal { header } => write!(f, "{header} says so"),
-            Because::Default { unusable: None } => f.write_str("that is the rule's default"),
-            Because::Default {
+            SchemeSource::Signal { header } => write!(f, "{header} says so"),
+            SchemeSource::Default { unusable: None } => f.write_str("that is the rule's default"),
+            SchemeSource::Default {
                 unusable: Some(header),
             } => write!(
                 f,
                 "{header} can't be understood and the rule's default applies"
             ),
-            Because::Connection => f.write_str("the peer is untrusted and that is its connection"),
-            Because::UntrustedHttp => f.write_str("the peer is untrusted"),
-            Because::Kept => f.write_str("the peer is untrusted and x-forwarded-proto is kept"),
+            SchemeSource::Connection => {
+                f.write_str("the peer is untrusted and that is its connection")
+            }
+            SchemeSource::UntrustedHttp => f.write_str("the peer is untrusted"),
+            SchemeSource::Kept => {
+                f.write_str("the peer is untrusted and x-forwarded-proto is kept")
+            }
         }
     }
 }
@@ -75,9 +77,9 @@ pub enum Operation<'a> {
         /// Its value.
         value: &'a str,
     },
-    /// The header is gone, all its lines.
+    /// The header is removed, with all its lines.
     Remove {
-        /// The header, as it came.
+        /// The header, as the request spells it.
         name: &'a [u8],
     },
 }
@@ -89,19 +91,6 @@ impl fmt::Display for Operation<'_> {
             Operation::Remove { name } => write!(f, "remove {}", String::from_utf8_lossy(name)),
         }
     }
-}
-
-/// A decision, and how it came about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Explanation<'a> {
-    /// What was decided.
-    pub decision: Decision<'a>,
-    /// For each rule, the first condition that doesn't hold.
-    pub rules: Vec<Option<Condition>>,
-    /// For each route, the first condition that doesn't hold.
-    pub routes: Vec<Option<Condition>>,
-    /// What each signal of the rule or route that applies says.
-    pub signals: Vec<(&'a str, Reading)>,
 }
 
 /// What is worth counting about a decision.

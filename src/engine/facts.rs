@@ -2,51 +2,27 @@
 //! first needed and then remembered.
 
 use std::cell::OnceCell;
-use std::net::IpAddr;
+use std::cmp::Ordering;
 
-use super::Engine;
-use super::names::HeaderId;
-use super::peer::{self, Peer, PeerProblem};
+use super::header_values::HeaderValues;
+use super::names::{HeaderId, HeaderNames};
 use super::request::{Attribute, Request};
 use crate::config::Scheme;
 
-/// The lines of one header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(crate) enum Lines<'r> {
-    /// The header is absent.
-    #[default]
-    None,
-    /// One line with this value.
-    One(&'r [u8]),
-    /// More than one line. Which one Envoy or the upstream reads differs, so that no rule believes any.
-    Several,
-}
-
-impl<'r> Lines<'r> {
-    pub(crate) fn one(self) -> Option<&'r [u8]> {
-        match self {
-            Lines::One(value) => Some(value),
-            Lines::None | Lines::Several => None,
-        }
-    }
-
-    pub(crate) fn is_present(self) -> bool {
-        !matches!(self, Lines::None)
-    }
-}
-
-/// A header whose name differs from one that is removed or written only in underscores for hyphens.
+/// A header of the request that may have to be removed, as its name is spelled there.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Twin<'r> {
+pub(crate) struct Removable<'r> {
     pub(crate) name: &'r [u8],
+    /// The header that this is, or is a variant of.
     pub(crate) of: HeaderId,
+    pub(crate) is_variant: bool,
 }
 
-/// The headers of one request that the configuration reads.
+/// The values of the headers that the configuration reads.
 struct Headers<'r> {
     /// Those with small numbers: nearly always all of them, so that a request costs no allocation.
-    first: [Lines<'r>; FIRST],
-    others: Vec<Lines<'r>>,
+    first: [HeaderValues<'r>; FIRST],
+    others: Vec<HeaderValues<'r>>,
 }
 
 const FIRST: usize = 32;
@@ -55,31 +31,29 @@ impl<'r> Headers<'r> {
     #[inline(always)]
     fn new(count: usize) -> Self {
         Self {
-            first: [Lines::None; FIRST],
-            others: vec![Lines::None; count.saturating_sub(FIRST)],
+            first: [HeaderValues::Absent; FIRST],
+            others: vec![HeaderValues::Absent; count.saturating_sub(FIRST)],
         }
     }
 
+    /// Headers beyond the count are only removed. Nobody reads their values.
     #[inline(always)]
     fn add(&mut self, id: HeaderId, value: &'r [u8]) {
         let index = id.index();
-        let line = match self.first.get_mut(index) {
-            Some(line) => Some(line),
+        let values = match self.first.get_mut(index) {
+            Some(values) => Some(values),
             None => self.others.get_mut(index - FIRST),
         };
-        if let Some(line) = line {
-            *line = match line {
-                Lines::None => Lines::One(value),
-                _ => Lines::Several,
-            };
+        if let Some(values) = values {
+            *values = values.and(value);
         }
     }
 
     #[inline(always)]
-    fn get(&self, id: HeaderId) -> Lines<'r> {
+    fn get(&self, id: HeaderId) -> HeaderValues<'r> {
         let index = id.index();
         match self.first.get(index) {
-            Some(line) => *line,
+            Some(values) => *values,
             None => self.others.get(index - FIRST).copied().unwrap_or_default(),
         }
     }
@@ -88,50 +62,51 @@ impl<'r> Headers<'r> {
 /// What is known of one request.
 pub(crate) struct Facts<'r, R: Request> {
     request: &'r R,
-    engine: &'r Engine,
     headers: Headers<'r>,
-    pub(crate) twins: Vec<Twin<'r>>,
-    peer: OnceCell<Peer>,
+    /// Each spelling once: shorter names first.
+    pub(crate) removable: Vec<Removable<'r>>,
     connection: OnceCell<Scheme>,
     destination_port: OnceCell<Option<u16>>,
-    texts: [OnceCell<Option<R::Value>>; Attribute::ALL.len()],
+    attributes: [OnceCell<Option<R::Value>>; Attribute::ALL.len()],
 }
 
 impl<'r, R: Request> Facts<'r, R> {
     #[inline]
-    pub(crate) fn new(engine: &'r Engine, request: &'r R) -> Self {
-        let names = &engine.names;
-        let mut headers = Headers::new(names.len());
-        let mut twins = Vec::new();
+    pub(crate) fn new(names: &HeaderNames, request: &'r R) -> Self {
+        let mut headers = Headers::new(names.read());
+        let mut removable: Vec<Removable<'r>> = Vec::new();
         for (name, value) in request.header_lines() {
             let known = names.look_up(name);
             if let Some(id) = known.id {
                 headers.add(id, value);
             }
-            if let Some(of) = known.twin_of
-                && names.removal(of).concerns_twins()
+            // A client may send a name on many lines: removing it once is enough.
+            if let Some(of) = known.removable
+                && let Err(place) = removable.binary_search_by(|other| by_length(other.name, name))
             {
-                twins.push(Twin { name, of });
+                let is_variant = known.id != Some(of);
+                removable.insert(
+                    place,
+                    Removable {
+                        name,
+                        of,
+                        is_variant,
+                    },
+                );
             }
         }
         Self {
             request,
-            engine,
             headers,
-            twins,
-            peer: OnceCell::new(),
+            removable,
             connection: OnceCell::new(),
             destination_port: OnceCell::new(),
-            texts: [const { OnceCell::new() }; Attribute::ALL.len()],
+            attributes: [const { OnceCell::new() }; Attribute::ALL.len()],
         }
     }
 
-    pub(crate) fn name(&self, id: HeaderId) -> &'r str {
-        self.engine.names.name(id)
-    }
-
     #[inline]
-    pub(crate) fn header(&self, id: HeaderId) -> Lines<'r> {
+    pub(crate) fn header(&self, id: HeaderId) -> HeaderValues<'r> {
         self.headers.get(id)
     }
 
@@ -150,41 +125,11 @@ impl<'r, R: Request> Facts<'r, R> {
         self.header(HeaderId::METHOD).one()
     }
 
-    pub(crate) fn peer(&self) -> Peer {
-        *self.peer.get_or_init(|| match &self.engine.peer {
-            super::PeerSource::Auto => peer::agreed(
-                peer::from_source(self.text(Attribute::SourceAddress)),
-                self.header(HeaderId::FORWARDED_FOR),
-            ),
-            super::PeerSource::Source => peer::from_source(self.text(Attribute::SourceAddress)),
-            // For a peer without an IP address Envoy appends nothing: the right-most entry is the client's own. Such a
-            // connection has no port at this end either.
-            super::PeerSource::ForwardedFor if self.destination_port().is_none() => {
-                Peer::Unknown(PeerProblem::NotAnAddress)
-            }
-            super::PeerSource::ForwardedFor => {
-                peer::from_forwarded_for(self.header(HeaderId::FORWARDED_FOR))
-            }
-            super::PeerSource::Helper { header, token } => {
-                peer::from_helper(self.header(*header), token)
-            }
-        })
-    }
-
-    /// The peer, if anything has asked for it.
-    pub(crate) fn peer_if_asked(&self) -> Option<Peer> {
-        self.peer.get().copied()
-    }
-
-    pub(crate) fn peer_address(&self) -> Option<IpAddr> {
-        self.peer().address()
-    }
-
-    /// What the connection to the gateway itself is: TLS or not. Never what a header says.
+    /// Whether the connection to the gateway is TLS or not. No header has a say in it.
     pub(crate) fn connection(&self) -> Scheme {
         *self.connection.get_or_init(|| {
             if self
-                .text(Attribute::TlsVersion)
+                .attribute(Attribute::TlsVersion)
                 .is_some_and(|version| !version.is_empty())
             {
                 Scheme::Https
@@ -196,33 +141,38 @@ impl<'r, R: Request> Facts<'r, R> {
 
     /// Whether the client presented a certificate that Envoy verified.
     pub(crate) fn is_mutual_tls(&self) -> bool {
-        self.text(Attribute::MutualTls) == Some(&[1])
+        self.attribute(Attribute::MutualTls) == Some(&[1])
     }
 
     pub(crate) fn is_http1(&self) -> bool {
-        self.text(Attribute::Protocol)
+        self.attribute(Attribute::Protocol)
             .is_some_and(|protocol| protocol.starts_with(b"HTTP/1"))
     }
 
     pub(crate) fn destination_port(&self) -> Option<u16> {
         *self.destination_port.get_or_init(|| {
-            let bytes = self.text(Attribute::DestinationPort)?;
+            let bytes = self.attribute(Attribute::DestinationPort)?;
             let number = i64::from_le_bytes(bytes.try_into().ok()?);
             u16::try_from(number).ok()
         })
     }
 
     /// An attribute as Envoy gave it.
-    pub(crate) fn text(&self, attribute: Attribute) -> Option<&[u8]> {
-        self.texts
+    pub(crate) fn attribute(&self, attribute: Attribute) -> Option<&[u8]> {
+        self.attributes
             .get(attribute as usize)?
-            .get_or_init(|| self.request.attribute(attribute))
+            .get_or_init(|| self.request.attribute(attribute.path()))
             .as_ref()
             .map(AsRef::as_ref)
     }
 }
 
-/// The host of an authority, or nothing where it has user information or is empty: no rule believes such a one.
+/// Lengths tell most names apart, and cost less to compare.
+fn by_length(one: &[u8], other: &[u8]) -> Ordering {
+    one.len().cmp(&other.len()).then_with(|| one.cmp(other))
+}
+
+/// The host of an authority. An authority that has user information or is empty gives none: no rule believes it.
 fn host_of(authority: &[u8]) -> Option<&[u8]> {
     if authority.contains(&b'@') {
         return None;

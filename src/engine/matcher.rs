@@ -1,99 +1,27 @@
-//! Conditions: whether a request is one that a rule or a route is about.
+//! Conditions on a request's own headers, which rules and overrides share.
 
-use super::facts::{Facts, Lines};
+use super::facts::Facts;
+use super::header_values::HeaderValues;
 use super::names::HeaderId;
-use super::net::CidrSet;
-use super::request::{Attribute, Request};
+use super::request::Request;
 use super::secret::Secret;
+use crate::config::PathPattern;
 
 /// A condition of a match, by its name in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Condition(pub &'static str);
-
-/// Conditions on the connection, for rules of trust.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ConnectionMatch {
-    pub(crate) ip_blocks: Option<CidrSet>,
-    pub(crate) not_ip_blocks: Option<CidrSet>,
-    pub(crate) ports: Vec<u16>,
-    pub(crate) not_ports: Vec<u16>,
-    pub(crate) client_certificate: Option<CertificateMatch>,
-}
-
-/// Conditions on the client certificate.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct CertificateMatch {
-    pub(crate) uri_sans: Vec<String>,
-    pub(crate) dns_sans: Vec<String>,
-    pub(crate) sha256: Vec<String>,
-}
 
 /// Conditions on the request's own headers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestMatch {
     pub(crate) hosts: Option<HostSet>,
     pub(crate) not_hosts: Option<HostSet>,
-    pub(crate) paths: Vec<PathMatch>,
-    pub(crate) not_paths: Vec<PathMatch>,
+    pub(crate) paths: Vec<PathPattern>,
+    pub(crate) not_paths: Vec<PathPattern>,
     pub(crate) methods: Vec<String>,
     pub(crate) not_methods: Vec<String>,
     pub(crate) headers: Vec<HeaderMatch>,
     pub(crate) not_headers: Vec<HeaderMatch>,
-}
-
-impl ConnectionMatch {
-    /// The first condition that doesn't hold, if any. What can't be told doesn't hold, negated or not.
-    pub(crate) fn unmet<R: Request>(&self, facts: &Facts<'_, R>) -> Option<Condition> {
-        if let Some(blocks) = &self.ip_blocks
-            && !facts
-                .peer_address()
-                .is_some_and(|peer| blocks.contains(peer))
-        {
-            return Some(Condition("ipBlocks"));
-        }
-        if let Some(blocks) = &self.not_ip_blocks
-            && facts
-                .peer_address()
-                .is_none_or(|peer| blocks.contains(peer))
-        {
-            return Some(Condition("notIpBlocks"));
-        }
-        if !self.ports.is_empty()
-            && !facts
-                .destination_port()
-                .is_some_and(|port| self.ports.contains(&port))
-        {
-            return Some(Condition("ports"));
-        }
-        if !self.not_ports.is_empty()
-            && facts
-                .destination_port()
-                .is_none_or(|port| self.not_ports.contains(&port))
-        {
-            return Some(Condition("notPorts"));
-        }
-        if let Some(certificate) = &self.client_certificate
-            && !certificate.holds(facts)
-        {
-            return Some(Condition("clientCertificate"));
-        }
-        None
-    }
-}
-
-impl CertificateMatch {
-    fn holds<R: Request>(&self, facts: &Facts<'_, R>) -> bool {
-        let among = |list: &[String], attribute| {
-            list.is_empty()
-                || facts
-                    .text(attribute)
-                    .is_some_and(|value| list.iter().any(|known| known.as_bytes() == value))
-        };
-        facts.is_mutual_tls()
-            && among(&self.uri_sans, Attribute::UriSan)
-            && among(&self.dns_sans, Attribute::DnsSan)
-            && among(&self.sha256, Attribute::CertificateDigest)
-    }
 }
 
 impl RequestMatch {
@@ -109,7 +37,8 @@ impl RequestMatch {
         {
             return Some(Condition("notHosts"));
         }
-        let any_path = |list: &[PathMatch], path: &[u8]| list.iter().any(|known| known.holds(path));
+        let any_path =
+            |list: &[PathPattern], path: &[u8]| list.iter().any(|known| path_matches(known, path));
         if !self.paths.is_empty() && !facts.path().is_some_and(|path| any_path(&self.paths, path)) {
             return Some(Condition("paths"));
         }
@@ -178,23 +107,14 @@ impl HostSet {
     }
 }
 
-/// A path pattern; the path it is matched with has no query.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PathMatch {
-    Exact(String),
-    Prefix(String),
-    Suffix(String),
-}
-
-impl PathMatch {
-    pub(crate) fn holds(&self, path: &[u8]) -> bool {
-        match self {
-            PathMatch::Exact(exact) => path == exact.as_bytes(),
-            PathMatch::Prefix(prefix) => path.strip_prefix(prefix.as_bytes()).is_some_and(|rest| {
-                rest.is_empty() || prefix.ends_with('/') || rest.starts_with(b"/")
-            }),
-            PathMatch::Suffix(suffix) => path.ends_with(suffix.as_bytes()),
-        }
+/// Whether a path without its query matches.
+pub(crate) fn path_matches(pattern: &PathPattern, path: &[u8]) -> bool {
+    match pattern {
+        PathPattern::Exact(exact) => path == exact.as_bytes(),
+        PathPattern::Prefix(prefix) => path
+            .strip_prefix(prefix.as_bytes())
+            .is_some_and(|rest| rest.is_empty() || prefix.ends_with('/') || rest.starts_with(b"/")),
+        PathPattern::Suffix(suffix) => path.ends_with(suffix.as_bytes()),
     }
 }
 
@@ -217,23 +137,27 @@ pub(crate) enum ValueMatch {
 
 impl HeaderMatch {
     fn holds<R: Request>(&self, facts: &Facts<'_, R>) -> bool {
-        let lines = facts.header(self.header);
-        match (&self.value, lines) {
-            (ValueMatch::Present(wanted), lines) => lines.is_present() == *wanted,
-            (_, Lines::None | Lines::Several) => false,
-            (ValueMatch::Exact(exact), Lines::One(value)) => exact.as_bytes() == value,
-            (ValueMatch::Prefix(prefix), Lines::One(value)) => value.starts_with(prefix.as_bytes()),
-            (ValueMatch::Suffix(suffix), Lines::One(value)) => value.ends_with(suffix.as_bytes()),
+        let values = facts.header(self.header);
+        match (&self.value, values) {
+            (ValueMatch::Present(wanted), values) => values.is_present() == *wanted,
+            (_, HeaderValues::Absent | HeaderValues::Several) => false,
+            (ValueMatch::Exact(exact), HeaderValues::One(value)) => exact.as_bytes() == value,
+            (ValueMatch::Prefix(prefix), HeaderValues::One(value)) => {
+                value.starts_with(prefix.as_bytes())
+            }
+            (ValueMatch::Suffix(suffix), HeaderValues::One(value)) => {
+                value.ends_with(suffix.as_bytes())
+            }
             // Every secret is compared, so that the time doesn't tell which of them came close.
-            (ValueMatch::Secret(secrets), Lines::One(value)) => secrets
+            (ValueMatch::Secret(secrets), HeaderValues::One(value)) => secrets
                 .iter()
                 .fold(false, |found, secret| found | secret.is(value)),
         }
     }
 
-    /// Whether the header certainly doesn't match: one on several lines might, for whoever reads another line.
+    /// Whether the header certainly doesn't match. A header on several lines may match for a server that reads another line.
     fn fails<R: Request>(&self, facts: &Facts<'_, R>) -> bool {
-        let doubtful = facts.header(self.header) == Lines::Several
+        let doubtful = facts.header(self.header) == HeaderValues::Several
             && !matches!(self.value, ValueMatch::Present(_));
         !doubtful && !self.holds(facts)
     }
@@ -267,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_prefix_ends_on_a_segment_border() {
-        let prefix = PathMatch::Prefix("/upload".into());
+        let prefix = PathPattern::Prefix("/upload".into());
         for (path, holds) in [
             ("/upload", true),
             ("/upload/", true),
@@ -276,10 +200,12 @@ mod tests {
             ("/Upload", false),
             ("/", false),
         ] {
-            assert_eq!(prefix.holds(path.as_bytes()), holds, "{path}");
+            assert_eq!(path_matches(&prefix, path.as_bytes()), holds, "{path}");
         }
-        assert!(PathMatch::Prefix("/".into()).holds(b"/anything"));
-        assert!(PathMatch::Prefix("/a/".into()).holds(b"/a/b"));
-        assert!(!PathMatch::Prefix("/a/".into()).holds(b"/a"));
+        let below =
+            |prefix: &str, path: &[u8]| path_matches(&PathPattern::Prefix(prefix.into()), path);
+        assert!(below("/", b"/anything"));
+        assert!(below("/a/", b"/a/b"));
+        assert!(!below("/a/", b"/a"));
     }
 }

@@ -40,35 +40,57 @@ fixed_names! {
     CONNECTION = 16 "connection";
 }
 
-/// When a header is removed from the request. What removes more twins is greater.
+/// When a header is removed from the request. What removes more variants is greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[allow(clippy::struct_excessive_bools)] // Independent: a header may be any of these.
 pub(crate) struct Removal {
-    /// Its underscore twins go whoever sent them.
-    pub(crate) twins: bool,
-    /// When no rule trusts the peer.
+    /// Its variants are removed, whoever sent them.
+    pub(crate) variants: bool,
+    /// It and its variants are removed if no rule trusts the peer.
     pub(crate) untrusted: bool,
-    /// Whoever sent it.
+    /// It is removed, whoever sent it.
     pub(crate) always: bool,
+    /// Envoy's router reads it: what becomes of it is up to the policy.
+    pub(crate) router: bool,
 }
 
 impl Removal {
-    /// Whether an underscore twin of the header is removed from any request.
-    pub(crate) fn concerns_twins(self) -> bool {
-        self.always || self.untrusted || self.twins
+    /// Whether the header itself may have to be removed.
+    fn concerns_itself(self) -> bool {
+        self.untrusted || self.always || self.router
     }
+
+    fn concerns_variants(self) -> bool {
+        self.variants || self.untrusted
+    }
+}
+
+/// A name, and when the header is removed.
+#[derive(Clone, Debug)]
+struct Name {
+    text: String,
+    removal: Removal,
+    /// What [`Known::removable`] says of this name.
+    removable: Option<HeaderId>,
 }
 
 /// The table of names.
 #[derive(Clone, Debug)]
 pub(crate) struct HeaderNames {
-    names: Vec<String>,
-    removals: Vec<Removal>,
-    /// The names that are removed from some requests, and when.
-    removed: Vec<(HeaderId, Removal)>,
-    /// Open addressing: the position is the hash, then onwards; a power of two, at most half full.
+    names: Vec<Name>,
+    /// How many names from the first on have values that are read. The others are only removed.
+    read: usize,
+    /// Open addressing: the position is the hash, then onwards. Its size is a power of two, and it is at most half full.
     table: Vec<Slot>,
     mask: usize,
+    /// Names that have variants which are removed, by the hash that all variants share.
+    variants: Vec<Slot>,
+    /// For each length, and all from the last on, which first and last letters those names have. This tells most names
+    /// that the configuration doesn't know from variants.
+    ends: [u32; LENGTHS],
 }
+
+const LENGTHS: usize = 64;
 
 /// A name in the table, with its whole hash: other names seldom have to be compared.
 #[derive(Clone, Copy, Debug)]
@@ -90,23 +112,24 @@ impl Slot {
     }
 }
 
-/// What a header's name says.
+/// What is known of a header's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Known {
-    /// It is a name that the configuration reads.
+    /// The name is one of the configuration's.
     pub(crate) id: Option<HeaderId>,
-    /// With hyphens for its underscores it would be this name.
-    pub(crate) twin_of: Option<HeaderId>,
+    /// The header may have to be removed because it is this one, or a variant of it.
+    pub(crate) removable: Option<HeaderId>,
 }
 
 impl HeaderNames {
     pub(crate) fn new() -> Self {
         let mut names = Self {
             names: Vec::new(),
-            removals: Vec::new(),
-            removed: Vec::new(),
+            read: usize::MAX,
             table: Vec::new(),
             mask: 0,
+            variants: Vec::new(),
+            ends: [0; LENGTHS],
         };
         for name in FIXED {
             names.intern(name);
@@ -128,8 +151,11 @@ impl HeaderNames {
         else {
             return Slot::EMPTY.id;
         };
-        self.names.push(name.to_owned());
-        self.removals.push(Removal::default());
+        self.names.push(Name {
+            text: name.to_owned(),
+            removal: Removal::default(),
+            removable: None,
+        });
         if self.names.len() * 2 > self.table.len() {
             self.grow();
         } else {
@@ -159,84 +185,168 @@ impl HeaderNames {
         }
     }
 
-    /// What the configuration knows of a name. It may be both: one that a rule reads, and another's underscore twin.
+    /// What is known of a name. It may be one that a rule reads and a variant of another one.
     #[inline(always)]
     pub(crate) fn look_up(&self, name: &[u8]) -> Known {
-        let mut known = Known::default();
         let hash = hash(name);
         let mut position = hash as usize & self.mask;
         while let Some(slot) = self.table.get(position)
             && !slot.is_empty()
         {
-            if slot.hash == hash {
-                self.compare(slot.id, name, &mut known);
+            if slot.hash == hash
+                && let Some(known) = self.names.get(slot.id.index())
+                && same(known.text.as_bytes(), name)
+            {
+                return Known {
+                    id: Some(slot.id),
+                    removable: known.removable,
+                };
             }
             position = (position + 1) & self.mask;
         }
-        known
+        let ends = self.ends.get(name.len()).or(self.ends.last());
+        let removable = if ends.is_some_and(|ends| ends & bit_of_ends(name) != 0) {
+            self.variant_of(name)
+        } else {
+            None
+        };
+        Known {
+            id: None,
+            removable,
+        }
     }
 
-    fn compare(&self, id: HeaderId, name: &[u8], known: &mut Known) {
-        let candidate = self.name(id).as_bytes();
-        if same(candidate, name) {
-            known.id = Some(id);
-        } else if is_twin(candidate, name)
-            // Of several it is the one whose twins have to go.
-            && known
-                .twin_of
-                .is_none_or(|other| self.removal(other) < self.removal(id))
-        {
-            known.twin_of = Some(id);
-        }
+    /// The header that this name is a variant of. Of several it is the one whose variants are removed from more requests.
+    #[cold]
+    fn variant_of(&self, name: &[u8]) -> Option<HeaderId> {
+        let hash = hash_of_variants(name);
+        let after = self.variants.partition_point(|slot| slot.hash < hash);
+        let alike = self.variants.get(after..)?.iter();
+        alike
+            .take_while(|slot| slot.hash == hash)
+            .map(|slot| slot.id)
+            .filter(|id| is_variant(self.name(*id).as_bytes(), name))
+            .max_by_key(|id| self.removal(*id))
     }
 
     #[inline]
     pub(crate) fn name(&self, id: HeaderId) -> &str {
-        self.names.get(id.index()).map_or("", String::as_str)
+        self.names
+            .get(id.index())
+            .map_or("", |name| name.text.as_str())
     }
 
     pub(crate) fn removal(&self, id: HeaderId) -> Removal {
-        self.removals.get(id.index()).copied().unwrap_or_default()
+        self.names
+            .get(id.index())
+            .map(|name| name.removal)
+            .unwrap_or_default()
     }
 
     /// Says when a header is removed.
     pub(crate) fn mark(&mut self, id: HeaderId, mark: impl FnOnce(&mut Removal)) {
-        if let Some(removal) = self.removals.get_mut(id.index()) {
-            mark(removal);
-            let removal = *removal;
-            self.removed.retain(|(other, _)| *other != id);
-            if removal.always || removal.untrusted {
-                self.removed.push((id, removal));
+        if let Some(name) = self.names.get_mut(id.index()) {
+            mark(&mut name.removal);
+        }
+    }
+
+    /// From now on names are interned that are only removed.
+    pub(crate) fn all_read_names_are_in(&mut self) {
+        self.read = self.names.len();
+    }
+
+    /// Every name is in and marked.
+    pub(crate) fn finish(&mut self) {
+        for index in 0..self.names.len() {
+            let id = HeaderId(u16::try_from(index).unwrap_or(u16::MAX));
+            let name = self.name(id).as_bytes();
+            if !self.removal(id).concerns_variants() || name.iter().all(u8::is_ascii_alphanumeric) {
+                continue;
+            }
+            let hash = hash_of_variants(name);
+            let ends = [name.first(), name.last()].into_iter().flatten();
+            // Another character may stand in place of one that is no letter or digit.
+            let bits = if ends.copied().all(|byte| byte.is_ascii_alphanumeric()) {
+                bit_of_ends(name)
+            } else {
+                u32::MAX
+            };
+            let length = name.len().min(LENGTHS - 1);
+            if let Some(known) = self.ends.get_mut(length) {
+                *known |= bits;
+            }
+            let place = self.variants.partition_point(|slot| slot.hash < hash);
+            self.variants.insert(place, Slot { hash, id });
+        }
+        for index in 0..self.names.len() {
+            let id = HeaderId(u16::try_from(index).unwrap_or(u16::MAX));
+            let of = self.variant_of(self.name(id).as_bytes());
+            let itself = Some(id).filter(|id| self.removal(*id).concerns_itself());
+            let removable = [itself, of.filter(|of| *of != id)]
+                .into_iter()
+                .flatten()
+                .max_by_key(|id| self.removal(*id));
+            if let Some(name) = self.names.get_mut(index) {
+                name.removable = removable;
             }
         }
     }
 
-    /// The headers that are removed from some requests, and when.
-    #[inline]
-    pub(crate) fn removed(&self) -> &[(HeaderId, Removal)] {
-        &self.removed
-    }
-
-    /// How many names there are; every [`HeaderId`]'s index is below.
-    pub(crate) fn len(&self) -> usize {
-        self.names.len()
+    /// How many names have values that are read. Their indexes are below this.
+    pub(crate) fn read(&self) -> usize {
+        self.read.min(self.names.len())
     }
 }
 
-/// Enough to tell a few dozen header names apart: the length, eight bytes from each end, or four of a short name; the
-/// same for a name and its underscore twins.
+/// Enough to tell a few dozen header names apart: the length, and four bytes from each end.
 #[inline(always)]
 fn hash(name: &[u8]) -> u32 {
-    /// The bits in which `_` and `-` are the same, in each of eight bytes.
-    const ALIKE: u64 = 0x8d8d_8d8d_8d8d_8d8d;
-    let (head, tail) = ends(name);
-    let mixed = (head & ALIKE)
-        .wrapping_add(name.len() as u64)
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        ^ (tail & ALIKE).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+    mixed(four_from_each_end(name), name.len())
+}
+
+/// The same for a name and all its variants.
+fn hash_of_variants(name: &[u8]) -> u32 {
+    mixed(letters_and_digits(four_from_each_end(name)), name.len())
+}
+
+#[inline(always)]
+fn four_from_each_end(name: &[u8]) -> u64 {
+    match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+        (Some(head), Some(tail)) => {
+            u64::from(u32::from_le_bytes(*head)) << 32 | u64::from(u32::from_le_bytes(*tail))
+        }
+        _ => 0,
+    }
+}
+
+#[inline(always)]
+fn mixed(word: u64, length: usize) -> u32 {
     #[allow(clippy::cast_possible_truncation)] // The well-mixed half.
-    let hash = (mixed >> 32) as u32;
+    let hash = (word
+        .wrapping_add(length as u64)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        >> 32) as u32;
     hash
+}
+
+/// One bit that depends on the first and the last byte.
+#[inline(always)]
+fn bit_of_ends(name: &[u8]) -> u32 {
+    let first = name.first().copied().unwrap_or_default();
+    let last = name.last().copied().unwrap_or_default();
+    1_u32.wrapping_shl(u32::from(first) * 5 + u32::from(last))
+}
+
+/// The same eight bytes with 0 for every byte that isn't a letter or digit. `0` becomes 0 too, and bytes that are in no
+/// header's name may become anything.
+fn letters_and_digits(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // From a to z bits 6 and 5 are set even after one is taken away, from 1 to 9 bits 5 and 4. Only what is above z gets
+    // bit 7 when five are added.
+    let less = word.wrapping_sub(ONES);
+    let more = word.wrapping_add(5 * ONES);
+    let kept = (less >> 5) & ((less >> 6) | (less >> 4)) & !(more >> 7) & ONES;
+    word & kept.wrapping_mul(0xff)
 }
 
 /// The first and the last eight bytes, which overlap in a name of less than sixteen.
@@ -271,13 +381,13 @@ fn same(one: &[u8], other: &[u8]) -> bool {
                 .all(|(one, other)| u64::from_le_bytes(*one) == u64::from_le_bytes(*other)))
 }
 
-/// Whether `name` has underscores where `known` has hyphens, and is the same otherwise.
-fn is_twin(known: &[u8], name: &[u8]) -> bool {
+/// Whether `name` differs from `known` only in characters that aren't letters or digits. Servers of the CGI family turn
+/// `_`, some of them every such character, into the same variable as `-`.
+fn is_variant(known: &[u8], name: &[u8]) -> bool {
     known.len() == name.len()
-        && known
-            .iter()
-            .zip(name)
-            .all(|(known, byte)| known == byte || (*known == b'-' && *byte == b'_'))
+        && known.iter().zip(name).all(|(known, byte)| {
+            known == byte || !(known.is_ascii_alphanumeric() || byte.is_ascii_alphanumeric())
+        })
 }
 
 #[cfg(test)]
@@ -294,41 +404,89 @@ mod tests {
         }
     }
 
+    /// A table in which these names are removed from untrusted requests, and those are only read.
+    fn table(removed: &[&str], read: &[&str]) -> HeaderNames {
+        let mut names = HeaderNames::new();
+        for name in read {
+            names.intern(name);
+        }
+        for name in removed {
+            let id = names.intern(name);
+            names.mark(id, |removal| removal.untrusted = true);
+        }
+        names.finish();
+        names
+    }
+
     #[test]
     fn every_interned_name_is_found_and_no_other() {
-        let mut names = HeaderNames::new();
-        let ids: Vec<_> = (0..500)
-            .map(|n| names.intern(&format!("x-header-{n}")))
-            .collect();
-        for (n, id) in ids.iter().enumerate() {
-            let name = format!("x-header-{n}");
-            assert_eq!(names.look_up(name.as_bytes()).id, Some(*id));
-            let twin = Known {
-                id: None,
-                twin_of: Some(*id),
-            };
-            assert_eq!(names.look_up(name.replace('-', "_").as_bytes()), twin);
-            assert_eq!(names.look_up(name.replacen('-', "_", 1).as_bytes()), twin);
+        let texts: Vec<String> = (0..500).map(|n| format!("x-header-{n}")).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let mut names = table(&texts, &["x_header_7"]);
+        for name in &texts {
+            let id = names.intern(name);
+            let known = names.look_up(name.as_bytes());
+            assert_eq!((known.id, known.removable), (Some(id), Some(id)), "{name}");
+            for variant in [name.replace('-', "."), name.replacen('-', "_", 1)] {
+                let known = names.look_up(variant.as_bytes());
+                assert_eq!((known.id, known.removable), (None, Some(id)), "{variant}");
+            }
         }
         for unknown in ["x-header-500", "x-headers-7", "", "-", "x_header_500"] {
             assert_eq!(names.look_up(unknown.as_bytes()), Known::default());
         }
-        let twin = names.intern("x_header_7");
         let both = names.look_up(b"x_header_7");
-        assert_eq!((both.id, both.twin_of), (Some(twin), Some(ids[7])));
-        assert_eq!(names.intern("x-header-7"), ids[7]);
+        assert_eq!(both.id, Some(names.intern("x_header_7")));
+        assert_eq!(both.removable, Some(names.intern("x-header-7")));
     }
 
     #[test]
-    fn a_twin_of_several_names_is_the_twin_that_has_to_go() {
-        for order in [["a-b-c-d", "a-b_c-d"], ["a-b_c-d", "a-b-c-d"]] {
-            let mut names = HeaderNames::new();
-            for name in order {
-                names.intern(name);
+    fn every_character_of_a_header_name_that_is_no_letter_or_digit_makes_a_variant() {
+        // RFC 9110, 5.6.2.
+        for byte in b"!#$%&'*+.^_`|~" {
+            for known in ["a-b", "x-b", "x-forwarded-proto", "a-to-z-0-to-9-x", "--x"] {
+                let names = table(&[known], &[]);
+                let id = names.look_up(known.as_bytes()).id;
+                for (place, _) in known.match_indices('-') {
+                    let mut name = known.as_bytes().to_vec();
+                    name[place] = *byte;
+                    let shown = String::from_utf8_lossy(&name).into_owned();
+                    assert_eq!(names.look_up(&name).removable, id, "{shown}");
+                }
+                let all = known.replace('-', &char::from(*byte).to_string());
+                assert_eq!(names.look_up(all.as_bytes()).removable, id, "{all}");
             }
+        }
+        let long = format!("x-{}-b", "a".repeat(100));
+        let names = table(&[&long], &[]);
+        assert!(
+            names
+                .look_up(long.replace('-', "+").as_bytes())
+                .removable
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn a_letter_or_digit_in_place_of_a_hyphen_makes_no_variant() {
+        let names = table(&["x-forwarded-proto"], &[]);
+        for name in [
+            "x0forwarded-proto",
+            "xaforwarded-proto",
+            "x-forwarded-prot-",
+            "x_forwarded_protocol",
+        ] {
+            assert_eq!(names.look_up(name.as_bytes()), Known::default(), "{name}");
+        }
+    }
+
+    #[test]
+    fn of_several_names_a_variant_belongs_to_the_one_that_is_removed() {
+        for read in [["a-b-c-d", "a-b_c-d"], ["a-b_c-d", "a-b-c-d"]] {
+            let mut names = table(&["a-b-c-d"], &read);
             let removed = names.intern("a-b-c-d");
-            names.mark(removed, |removal| removal.twins = true);
-            assert_eq!(names.look_up(b"a_b_c_d").twin_of, Some(removed));
+            assert_eq!(names.look_up(b"a_b_c_d").removable, Some(removed));
+            assert_eq!(names.look_up(b"a-b_c-d").removable, Some(removed));
         }
     }
 }

@@ -1,21 +1,22 @@
-//! Who the direct peer is. Trust rests on this, so every doubt ends in "unknown".
+//! The direct peer: the address that opened the connection to the gateway. Trust rests on it, so every doubt ends in
+//! "unknown".
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::facts::Lines;
+use super::header_values::HeaderValues;
 
-/// Who sent the request to the gateway, as far as that can be believed.
+/// The direct peer, as far as its address can be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// The direct peer has this address. IPv4-mapped IPv6 addresses have their IPv4 form.
     Known(IpAddr),
-    /// It can't be told, so nobody is trusted by address.
+    /// Its address can't be told, so nobody is trusted by address.
     Unknown(PeerProblem),
 }
 
 impl Peer {
-    /// The address, where it is known.
+    /// The address, if it is known.
     #[must_use]
     pub fn address(self) -> Option<IpAddr> {
         match self {
@@ -133,11 +134,11 @@ pub(crate) fn from_source(value: Option<&[u8]>) -> Peer {
 
 /// Reads the right-most entry of x-forwarded-for, which Envoy merges into one line.
 #[inline]
-pub(crate) fn from_forwarded_for(lines: Lines<'_>) -> Peer {
-    let value = match lines {
-        Lines::None => return Peer::Unknown(PeerProblem::NoForwardedFor),
-        Lines::One(value) => value,
-        Lines::Several => return Peer::Unknown(PeerProblem::BadForwardedFor),
+pub(crate) fn from_forwarded_for(values: HeaderValues<'_>) -> Peer {
+    let value = match values {
+        HeaderValues::Absent => return Peer::Unknown(PeerProblem::NoForwardedFor),
+        HeaderValues::One(value) => value,
+        HeaderValues::Several => return Peer::Unknown(PeerProblem::BadForwardedFor),
     };
     let last = value.rsplit(|byte| *byte == b',').next().unwrap_or(value);
     match ip(last.trim_ascii()) {
@@ -148,7 +149,7 @@ pub(crate) fn from_forwarded_for(lines: Lines<'_>) -> Peer {
 
 /// Believes `source.address` only where x-forwarded-for agrees.
 #[inline]
-pub(crate) fn agreed(source: Peer, forwarded_for: Lines<'_>) -> Peer {
+pub(crate) fn agreed(source: Peer, forwarded_for: HeaderValues<'_>) -> Peer {
     let Peer::Known(address) = source else {
         return source;
     };
@@ -160,11 +161,11 @@ pub(crate) fn agreed(source: Peer, forwarded_for: Lines<'_>) -> Peer {
 }
 
 /// Reads a helper header: `TOKEN ADDRESS`.
-pub(crate) fn from_helper(lines: Lines<'_>, token: &super::secret::Secret) -> Peer {
-    let value = match lines {
-        Lines::None => return Peer::Unknown(PeerProblem::NoHelper),
-        Lines::One(value) => value,
-        Lines::Several => return Peer::Unknown(PeerProblem::SeveralHelpers),
+pub(crate) fn from_helper(values: HeaderValues<'_>, token: &super::secret::Secret) -> Peer {
+    let value = match values {
+        HeaderValues::Absent => return Peer::Unknown(PeerProblem::NoHelper),
+        HeaderValues::One(value) => value,
+        HeaderValues::Several => return Peer::Unknown(PeerProblem::SeveralHelpers),
     };
     match token.strip_from(value) {
         None => Peer::Unknown(PeerProblem::WrongToken),
@@ -286,7 +287,7 @@ mod tests {
             ("unknown", Peer::Unknown(PeerProblem::BadForwardedFor)),
         ] {
             assert_eq!(
-                from_forwarded_for(Lines::One(value.as_bytes())),
+                from_forwarded_for(HeaderValues::One(value.as_bytes())),
                 peer,
                 "{value}"
             );
@@ -297,21 +298,21 @@ mod tests {
     fn auto_believes_nothing_that_disagrees() {
         let source = from_source(Some(b"10.0.0.7:41234"));
         assert_eq!(
-            agreed(source, Lines::One(b"1.1.1.1,10.0.0.7")),
+            agreed(source, HeaderValues::One(b"1.1.1.1,10.0.0.7")),
             known("10.0.0.7")
         );
         assert_eq!(
-            agreed(source, Lines::One(b"10.0.0.8")),
+            agreed(source, HeaderValues::One(b"10.0.0.8")),
             Peer::Unknown(PeerProblem::Disagreement)
         );
         assert_eq!(
-            agreed(source, Lines::None),
+            agreed(source, HeaderValues::Absent),
             Peer::Unknown(PeerProblem::NoForwardedFor)
         );
         // use_remote_address: false, or hops with skip_xff_append: both say what the client wrote; the port tells.
         let forged = from_source(Some(b"10.0.0.7:0"));
         assert_eq!(
-            agreed(forged, Lines::One(b"10.0.0.7")),
+            agreed(forged, HeaderValues::One(b"10.0.0.7")),
             Peer::Unknown(PeerProblem::FromHeader)
         );
     }
@@ -320,23 +321,29 @@ mod tests {
     fn a_helper_is_believed_with_its_token_only() {
         let token = Secret::new("s3cret");
         assert_eq!(
-            from_helper(Lines::One(b"s3cret 10.0.0.7"), &token),
+            from_helper(HeaderValues::One(b"s3cret 10.0.0.7"), &token),
             known("10.0.0.7")
         );
-        for (lines, problem) in [
-            (Lines::None, PeerProblem::NoHelper),
-            (Lines::Several, PeerProblem::SeveralHelpers),
-            (Lines::One(b"10.0.0.7"), PeerProblem::WrongToken),
-            (Lines::One(b"wrong! 10.0.0.7"), PeerProblem::WrongToken),
-            (Lines::One(b"s3cret10.0.0.7"), PeerProblem::WrongToken),
-            (Lines::One(b"s3cret"), PeerProblem::WrongToken),
-            (Lines::One(b"s3cret -"), PeerProblem::BadHelper),
+        for (values, problem) in [
+            (HeaderValues::Absent, PeerProblem::NoHelper),
+            (HeaderValues::Several, PeerProblem::SeveralHelpers),
+            (HeaderValues::One(b"10.0.0.7"), PeerProblem::WrongToken),
             (
-                Lines::One(b"s3cret 10.0.0.7, 1.1.1.1"),
+                HeaderValues::One(b"wrong! 10.0.0.7"),
+                PeerProblem::WrongToken,
+            ),
+            (
+                HeaderValues::One(b"s3cret10.0.0.7"),
+                PeerProblem::WrongToken,
+            ),
+            (HeaderValues::One(b"s3cret"), PeerProblem::WrongToken),
+            (HeaderValues::One(b"s3cret -"), PeerProblem::BadHelper),
+            (
+                HeaderValues::One(b"s3cret 10.0.0.7, 1.1.1.1"),
                 PeerProblem::BadHelper,
             ),
         ] {
-            assert_eq!(from_helper(lines, &token), Peer::Unknown(problem));
+            assert_eq!(from_helper(values, &token), Peer::Unknown(problem));
         }
     }
 

@@ -1,10 +1,11 @@
-//! Timeouts and retries: which x-envoy-* headers a request gets.
+//! Timeouts and retries: what stands in the x-envoy-* headers that Envoy's router reads.
 
-use super::decision::{Notes, Operation};
-use super::facts::{Facts, Lines};
-use super::names::HeaderId;
+use super::changes::Changes;
+use super::facts::Facts;
+use super::header_values::HeaderValues;
+use super::names::{HeaderId, HeaderNames};
 use super::request::Request;
-use crate::config::{OtherMethods, RequestHeaders};
+use crate::config::RequestHeaders;
 
 /// A compiled policy: every value as it is written.
 #[derive(Clone, Debug, Default)]
@@ -12,121 +13,219 @@ pub(crate) struct Policy {
     pub(crate) request_headers: RequestHeaders,
     /// Whether upgrades and CONNECT get timeouts.
     pub(crate) streams_too: bool,
-    pub(crate) timeout: Option<Written>,
-    pub(crate) retries: Option<Retries>,
+    pub(crate) timeout: Wanted,
+    pub(crate) retries: Option<Box<Retries>>,
 }
 
 /// Compiled retries.
 #[derive(Clone, Debug)]
 pub(crate) struct Retries {
-    /// Methods whose requests may be sent twice; nothing where the answer doesn't matter (attempts: 0).
+    /// Methods whose requests may be sent twice. Absent if retries are switched off for every method.
     pub(crate) methods: Option<Vec<String>>,
     pub(crate) idempotency_key: Option<HeaderId>,
-    pub(crate) other_methods: OtherMethods,
-    pub(crate) per_try_timeout: Option<Written>,
-    pub(crate) headers: Vec<Written>,
+    /// For requests that may be sent twice.
+    pub(crate) covered: RetryPlan,
+    /// For other requests.
+    pub(crate) not_covered: RetryPlan,
 }
 
-/// A header that is written.
-#[derive(Clone, Debug)]
-pub(crate) struct Written {
-    pub(crate) header: HeaderId,
-    pub(crate) value: String,
-    /// For headers that are a number, which `requestHeaders: cap` compares; and the least that caps.
-    pub(crate) number: Option<Number>,
-}
-
-/// A header value that is a number.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Number {
-    pub(crate) value: u64,
-    /// Smaller numbers in a request mean "no limit" to Envoy, so that they are replaced: 1 for timeouts, 0 for counts.
-    pub(crate) least: u64,
-}
-
-/// The headers that say how a request is retried.
-const RETRY_HEADERS: &[HeaderId] = &[
+/// The headers that say how Envoy's router retries a request.
+pub(crate) const RETRY_HEADERS: [HeaderId; 7] = [
+    HeaderId::PER_TRY_TIMEOUT,
     HeaderId::MAX_RETRIES,
     HeaderId::RETRY_ON,
     HeaderId::RETRY_GRPC_ON,
     HeaderId::RETRIABLE_STATUS_CODES,
     HeaderId::RETRIABLE_HEADER_NAMES,
     HeaderId::HEDGE_ON_PER_TRY_TIMEOUT,
-    HeaderId::PER_TRY_TIMEOUT,
 ];
 
-const SWITCHED_OFF: &str = "0";
+/// What should stand in each header that says how a request is retried, in the order of [`RETRY_HEADERS`].
+#[derive(Clone, Debug)]
+pub(crate) struct RetryPlan([Wanted; RETRY_HEADERS.len()]);
+
+impl RetryPlan {
+    const UNSAID: RetryPlan = RetryPlan([const { Wanted::Unsaid }; _]);
+
+    /// No retry header, whatever the request has.
+    pub(crate) fn nothing() -> Self {
+        Self([const { Wanted::Nothing }; _])
+    }
+
+    /// The configuration says nothing.
+    pub(crate) fn unsaid() -> Self {
+        Self::UNSAID.clone()
+    }
+
+    pub(crate) fn set(&mut self, header: HeaderId, wanted: Wanted) {
+        let mut places = RETRY_HEADERS.iter().zip(&mut self.0);
+        if let Some((_, place)) = places.find(|(known, _)| **known == header) {
+            *place = wanted;
+        }
+    }
+}
+
+/// What the configuration wants in one header.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Wanted {
+    /// This value.
+    Ours(Value),
+    /// At most this value, if the request has one.
+    AtMost(Value),
+    /// Nothing: it would change what the configuration says in other headers.
+    Nothing,
+    /// The configuration says nothing about it.
+    #[default]
+    Unsaid,
+}
+
+/// What is written into a header.
+#[derive(Clone, Debug)]
+pub(crate) struct Value {
+    text: Box<str>,
+    /// The same as a number, which `requestHeaders: cap` compares. Absent if it is none.
+    number: Option<u32>,
+}
+
+impl Value {
+    pub(crate) fn text(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            number: None,
+        }
+    }
+
+    pub(crate) fn number(number: u32) -> Self {
+        Self {
+            text: number.to_string().into(),
+            number: Some(number),
+        }
+    }
+
+    /// Whether a request that asks for this asks for no more than our value grants. To Envoy a timeout of 0 is none.
+    fn grants(&self, header: HeaderId, asked: HeaderValues<'_>) -> bool {
+        let least = u64::from(matches!(
+            header,
+            HeaderId::TIMEOUT | HeaderId::PER_TRY_TIMEOUT
+        ));
+        let asked = asked.one().and_then(number);
+        match (self.number, asked) {
+            (Some(most), Some(asked)) => asked >= least && asked <= u64::from(most),
+            _ => false,
+        }
+    }
+}
 
 impl Policy {
+    /// Changes the headers as the policy and `requestHeaders` say.
     pub(crate) fn apply<'a, R: Request>(
         &'a self,
         facts: &Facts<'a, R>,
-        operations: &mut Vec<Operation<'a>>,
-        notes: &mut Notes,
+        names: &'a HeaderNames,
+        changes: &mut Changes<'a>,
     ) {
-        let mut out = Output {
-            facts,
-            mode: self.request_headers,
-            operations,
-            notes,
-        };
+        let mut removable = facts.removable.iter();
+        let brought_any = removable.any(|one| names.removal(one.of).router);
+        if !brought_any && matches!(self.timeout, Wanted::Unsaid) && self.retries.is_none() {
+            return;
+        }
         let timeouts = self.streams_too || !is_stream(facts);
-        let timeout = self.timeout.as_ref().filter(|_| timeouts);
-        match timeout {
-            Some(timeout) => {
-                if out.write(timeout) {
-                    out.notes.timeout = true;
+        let mut change = |header: HeaderId, wanted: &'a Wanted| {
+            let brought = if brought_any {
+                facts.header(header)
+            } else {
+                HeaderValues::Absent
+            };
+            match (wanted, brought) {
+                (Wanted::Ours(own), HeaderValues::Absent) => {
+                    changes.set(names.name(header), &own.text);
+                    true
                 }
+                (_, HeaderValues::Absent) => false,
+                _ => self.change(header, wanted, brought, names, changes),
             }
-            None => out.clear_if_replacing(HeaderId::TIMEOUT),
-        }
-        let Some(retries) = &self.retries else {
-            for header in RETRY_HEADERS {
-                out.clear_if_replacing(*header);
-            }
-            return;
         };
-        if retries.cover(facts) {
-            let per_try = retries.per_try_timeout.as_ref().filter(|_| timeouts);
-            let mut written = false;
-            for header in retries.headers.iter().chain(per_try) {
-                written |= out.write(header);
+        let timeout = if timeouts {
+            &self.timeout
+        } else {
+            &Wanted::Unsaid
+        };
+        let has_timeout = change(HeaderId::TIMEOUT, timeout);
+        let retries = match &self.retries {
+            None => &RetryPlan::UNSAID,
+            Some(retries) if retries.cover(facts) => &retries.covered,
+            Some(retries) => &retries.not_covered,
+        };
+        let mut has_retries = false;
+        for (header, wanted) in RETRY_HEADERS.iter().zip(&retries.0) {
+            let wanted = match wanted {
+                Wanted::Ours(_) if *header == HeaderId::PER_TRY_TIMEOUT && !timeouts => {
+                    &Wanted::Nothing
+                }
+                _ => wanted,
+            };
+            has_retries |= change(*header, wanted);
+        }
+        changes.notes.timeout |= has_timeout;
+        changes.notes.retries |= has_retries;
+    }
+
+    /// Changes a header that the request has brought. Whether it has our value now.
+    fn change<'a>(
+        &self,
+        header: HeaderId,
+        wanted: &'a Wanted,
+        brought: HeaderValues<'_>,
+        names: &'a HeaderNames,
+        changes: &mut Changes<'a>,
+    ) -> bool {
+        match wanted.outcome(self.request_headers, header, brought) {
+            Outcome::Stays => false,
+            Outcome::Removed => {
+                changes.remove(names.name(header).as_bytes());
+                false
             }
-            if self.request_headers != RequestHeaders::Keep {
-                for header in RETRY_HEADERS {
-                    let ours = retries
-                        .headers
-                        .iter()
-                        .chain(per_try)
-                        .any(|own| own.header == *header);
-                    if !ours {
-                        out.clear(*header);
-                    }
+            Outcome::Set { value, is_capped } => {
+                changes.set(names.name(header), value);
+                changes.notes.capped |= is_capped;
+                true
+            }
+        }
+    }
+}
+
+/// What becomes of one header.
+enum Outcome<'p> {
+    Stays,
+    Set { value: &'p str, is_capped: bool },
+    Removed,
+}
+
+impl Wanted {
+    /// What becomes of a header of which the request has these values.
+    fn outcome(
+        &self,
+        mode: RequestHeaders,
+        header: HeaderId,
+        brought: HeaderValues<'_>,
+    ) -> Outcome<'_> {
+        match (self, mode) {
+            (_, RequestHeaders::Keep) | (Wanted::Unsaid, RequestHeaders::Cap) => Outcome::Stays,
+            (Wanted::Ours(own), _) if brought.is(&own.text) => Outcome::Stays,
+            (Wanted::Ours(own) | Wanted::AtMost(own), RequestHeaders::Cap) => {
+                if own.grants(header, brought) {
+                    return Outcome::Stays;
+                }
+                Outcome::Set {
+                    value: &own.text,
+                    is_capped: own.number.is_some(),
                 }
             }
-            out.notes.retries |= written;
-            return;
-        }
-        match retries.other_methods {
-            OtherMethods::Disable => {
-                out.notes.retries |= out.switch_off();
-            }
-            OtherMethods::Inherit => {
-                if self.request_headers == RequestHeaders::Cap
-                    && let Some(attempts) = retries
-                        .headers
-                        .iter()
-                        .find(|own| own.header == HeaderId::MAX_RETRIES)
-                    && facts.header(HeaderId::MAX_RETRIES).is_present()
-                {
-                    out.write(attempts);
-                }
-            }
-        }
-        for header in RETRY_HEADERS {
-            if *header != HeaderId::MAX_RETRIES || retries.other_methods == OtherMethods::Inherit {
-                out.clear_if_replacing(*header);
-            }
+            (Wanted::Ours(own), RequestHeaders::Replace) => Outcome::Set {
+                value: &own.text,
+                is_capped: false,
+            },
+            (Wanted::Nothing | Wanted::Unsaid | Wanted::AtMost(_), _) => Outcome::Removed,
         }
     }
 }
@@ -147,78 +246,6 @@ impl Retries {
                     .one()
                     .is_some_and(|value| !value.is_empty())
             })
-    }
-}
-
-/// Where headers are written, and what becomes of those that the request brought.
-struct Output<'f, 'a, R: Request> {
-    facts: &'f Facts<'a, R>,
-    mode: RequestHeaders,
-    operations: &'f mut Vec<Operation<'a>>,
-    notes: &'f mut Notes,
-}
-
-impl<'a, R: Request> Output<'_, 'a, R> {
-    fn name(&self, header: HeaderId) -> &'a str {
-        self.facts.name(header)
-    }
-
-    /// Writes a header as the mode says. Whether the request has our value now that it hadn't.
-    fn write(&mut self, header: &'a Written) -> bool {
-        let name = self.name(header.header);
-        let brought = self.facts.header(header.header);
-        if brought == Lines::One(header.value.as_bytes()) {
-            return false;
-        }
-        if brought.is_present() {
-            match self.mode {
-                RequestHeaders::Keep => return false,
-                RequestHeaders::Replace => {}
-                RequestHeaders::Cap => {
-                    if let Some(own) = header.number {
-                        let asked = brought.one().and_then(number);
-                        if asked.is_some_and(|asked| asked >= own.least && asked <= own.value) {
-                            return false;
-                        }
-                        self.notes.capped = true;
-                    }
-                }
-            }
-        }
-        self.operations.push(Operation::Set {
-            name,
-            value: &header.value,
-        });
-        true
-    }
-
-    /// `x-envoy-max-retries: 0`, whatever the mode but `keep` says of the number that was brought.
-    fn switch_off(&mut self) -> bool {
-        let brought = self.facts.header(HeaderId::MAX_RETRIES);
-        if brought == Lines::One(SWITCHED_OFF.as_bytes())
-            || (brought.is_present() && self.mode == RequestHeaders::Keep)
-        {
-            return false;
-        }
-        self.operations.push(Operation::Set {
-            name: self.name(HeaderId::MAX_RETRIES),
-            value: SWITCHED_OFF,
-        });
-        true
-    }
-
-    fn clear_if_replacing(&mut self, header: HeaderId) {
-        if self.mode == RequestHeaders::Replace {
-            self.clear(header);
-        }
-    }
-
-    fn clear(&mut self, header: HeaderId) {
-        if self.facts.header(header).is_present() {
-            self.operations.push(Operation::Remove {
-                name: self.name(header).as_bytes(),
-            });
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the engine may ask about one request. Whoever runs the engine answers: Envoy through the filter, or plain data.
+//! What the engine may ask about one request. The filter answers from Envoy; commands and tests answer from plain data.
 
 /// A fact that Envoy knows about a request, by the name of its attribute.
 ///
@@ -6,13 +6,13 @@
 /// attribute that doesn't apply (TLS attributes on plain connections) has no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Attribute {
-    /// `source.address`: `ip:port` of the peer, or of whom x-forwarded-for names, then with port 0.
+    /// `source.address`: `ip:port` of the direct peer, or, with port 0, the address that Envoy took from a header.
     SourceAddress,
     /// `destination.port`.
     DestinationPort,
     /// `request.protocol`: `HTTP/1.0`, `HTTP/1.1`, `HTTP/2` or `HTTP/3`.
     Protocol,
-    /// `connection.tls_version`: present where the connection to the gateway is TLS.
+    /// `connection.tls_version`: present if the connection to the gateway is TLS.
     TlsVersion,
     /// `connection.mtls`: whether the client presented a certificate.
     MutualTls,
@@ -73,6 +73,7 @@ pub trait Request {
     /// Every header line, pseudo-headers included, names in lower case, values as the bytes that came.
     fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])>;
 
-    /// The value of an attribute, or nothing where it has none. Asked for at most once a request.
-    fn attribute(&self, attribute: Attribute) -> Option<Self::Value>;
+    /// The value of the attribute with this path, its segments separated by NUL; nothing if it has none. An attribute is
+    /// asked for at most once a request.
+    fn attribute(&self, path: &str) -> Option<Self::Value>;
 }

@@ -1,34 +1,15 @@
 //! Signals: the headers by which load balancers tell the client's scheme, each in its own form.
 
-use super::facts::Lines;
+use super::header_values::HeaderValues;
 use super::names::HeaderId;
 use super::secret::Secret;
-use crate::config::{Node, Scheme};
+use crate::config::{Node, Scheme, SignalForm};
 
 /// A compiled signal.
 #[derive(Clone, Debug)]
 pub(crate) struct Signal {
     pub(crate) header: HeaderId,
-    pub(crate) form: Form,
-}
-
-/// How a signal's value reads; see [`crate::config::SignalForm`].
-#[derive(Clone, Debug)]
-pub(crate) enum Form {
-    Scheme,
-    Port {
-        https: Vec<u16>,
-        http: Vec<u16>,
-    },
-    CfVisitor,
-    OnOff,
-    Present,
-    Forwarded,
-    Values {
-        https: Vec<String>,
-        http: Vec<String>,
-    },
-    Helper(Secret),
+    pub(crate) form: SignalForm,
 }
 
 /// What a signal says.
@@ -36,60 +17,59 @@ pub(crate) enum Form {
 pub enum Reading {
     /// This scheme.
     Says(Scheme),
-    /// Nothing: the header is absent, so the next signal is asked.
+    /// The header is absent, so the next signal is asked.
     Absent,
-    /// It is there, and can't be understood: the rule's default applies.
+    /// The header is present and unusable, so the rule's default applies.
     Unusable,
 }
 
-/// Longer values of structured signals aren't looked at: no load balancer writes them.
+/// Structured signals that are longer aren't parsed: no load balancer writes them.
 const LONGEST_STRUCTURED: usize = 1024;
 
 impl Signal {
-    /// Reads the signal. A header on several lines is unusable: one of them may be the client's.
-    pub(crate) fn read(&self, lines: Lines<'_>) -> Reading {
-        match lines {
-            Lines::None => Reading::Absent,
-            Lines::Several => Reading::Unusable,
-            Lines::One(value) => self.form.read(value),
+    /// Reads the signal. A header on several lines is unusable: one of them may be the client's. `token` is what a copy by
+    /// the early header mutation begins with.
+    pub(crate) fn read(&self, values: HeaderValues<'_>, token: &Secret) -> Reading {
+        match values {
+            HeaderValues::Absent => Reading::Absent,
+            HeaderValues::Several => Reading::Unusable,
+            HeaderValues::One(value) => read(&self.form, value, token),
         }
     }
 }
 
-impl Form {
-    fn read(&self, value: &[u8]) -> Reading {
-        let said = match self {
-            Form::Scheme => scheme(right_most(value)),
-            Form::Port { https, http } => port(right_most(value)).and_then(|port| {
-                if https.contains(&port) {
-                    Some(Scheme::Https)
-                } else {
-                    http.contains(&port).then_some(Scheme::Http)
-                }
-            }),
-            Form::CfVisitor => cf_visitor(value),
-            Form::OnOff => on_off(value),
-            Form::Present => Some(Scheme::Https),
-            Form::Forwarded => forwarded(value),
-            Form::Values { https, http } => {
-                let among = |list: &[String]| list.iter().any(|known| known.as_bytes() == value);
-                if among(https) {
-                    Some(Scheme::Https)
-                } else {
-                    among(http).then_some(Scheme::Http)
-                }
+fn read(form: &SignalForm, value: &[u8], token: &Secret) -> Reading {
+    let said = match form {
+        SignalForm::Scheme => scheme(right_most(value)),
+        SignalForm::Port { https, http } => port(right_most(value)).and_then(|port| {
+            if https.contains(&port) {
+                Some(Scheme::Https)
+            } else {
+                http.contains(&port).then_some(Scheme::Http)
             }
-            Form::Helper(token) => {
-                return match token.strip_from(value) {
-                    // Envoy writes `-` where the header that is copied was absent.
-                    Some(b"" | b"-") => Reading::Absent,
-                    Some(rest) => scheme(right_most(rest)).map_or(Reading::Unusable, Reading::Says),
-                    None => Reading::Unusable,
-                };
+        }),
+        SignalForm::CfVisitor => cf_visitor(value),
+        SignalForm::OnOff => on_off(value),
+        SignalForm::Present => Some(Scheme::Https),
+        SignalForm::Forwarded => forwarded(value),
+        SignalForm::Values { https, http } => {
+            let among = |list: &[String]| list.iter().any(|known| known.as_bytes() == value);
+            if among(https) {
+                Some(Scheme::Https)
+            } else {
+                among(http).then_some(Scheme::Http)
             }
-        };
-        said.map_or(Reading::Unusable, Reading::Says)
-    }
+        }
+        SignalForm::Helper => {
+            return match token.strip_from(value) {
+                // Envoy writes `-` if the header that is copied was absent.
+                Some(b"" | b"-") => Reading::Absent,
+                Some(rest) => scheme(right_most(rest)).map_or(Reading::Unusable, Reading::Says),
+                None => Reading::Unusable,
+            };
+        }
+    };
+    said.map_or(Reading::Unusable, Reading::Says)
 }
 
 /// The last entry of a comma-separated list: the one that the nearest hop wrote.
@@ -202,16 +182,21 @@ mod tests {
     const HTTPS: Reading = Reading::Says(Scheme::Https);
     const HTTP: Reading = Reading::Says(Scheme::Http);
 
-    fn check(form: &Form, cases: &[(&str, Reading)]) {
+    fn token() -> Secret {
+        Secret::new("t0ken")
+    }
+
+    fn check(form: &SignalForm, cases: &[(&str, Reading)]) {
         for (value, reading) in cases {
-            assert_eq!(form.read(value.as_bytes()), *reading, "{form:?} {value:?}");
+            let found = read(form, value.as_bytes(), &token());
+            assert_eq!(found, *reading, "{form:?} {value:?}");
         }
     }
 
     #[test]
     fn a_scheme_is_read_in_any_case_and_from_the_right() {
         check(
-            &Form::Scheme,
+            &SignalForm::Scheme,
             &[
                 ("https", HTTPS),
                 ("HTTPS", HTTPS),
@@ -232,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_port_is_read_through_its_map() {
-        let form = Form::Port {
+        let form = SignalForm::Port {
             https: vec![443, 8443],
             http: vec![80],
         };
@@ -254,7 +239,7 @@ mod tests {
     #[test]
     fn cf_visitor_is_json_with_one_scheme() {
         check(
-            &Form::CfVisitor,
+            &SignalForm::CfVisitor,
             &[
                 (r#"{"scheme":"https"}"#, HTTPS),
                 (r#"{ "scheme" : "http", "x": 1 }"#, HTTP),
@@ -268,7 +253,7 @@ mod tests {
         );
         let oversized = format!(r#"{{"x":"{}","scheme":"https"}}"#, "a".repeat(2000));
         assert_eq!(
-            Form::CfVisitor.read(oversized.as_bytes()),
+            read(&SignalForm::CfVisitor, oversized.as_bytes(), &token()),
             Reading::Unusable
         );
     }
@@ -276,7 +261,7 @@ mod tests {
     #[test]
     fn forwarded_is_read_by_rfc_7239() {
         check(
-            &Form::Forwarded,
+            &SignalForm::Forwarded,
             &[
                 ("proto=https", HTTPS),
                 ("for=1.2.3.4;proto=http;by=x", HTTP),
@@ -296,7 +281,7 @@ mod tests {
     #[test]
     fn on_and_off_present_and_own_values() {
         check(
-            &Form::OnOff,
+            &SignalForm::OnOff,
             &[
                 ("on", HTTPS),
                 ("On", HTTPS),
@@ -304,8 +289,8 @@ mod tests {
                 ("1", Reading::Unusable),
             ],
         );
-        check(&Form::Present, &[("1", HTTPS), ("", HTTPS)]);
-        let values = Form::Values {
+        check(&SignalForm::Present, &[("1", HTTPS), ("", HTTPS)]);
+        let values = SignalForm::Values {
             https: vec!["1".into(), "on".into()],
             http: vec!["0".into()],
         };
@@ -322,9 +307,8 @@ mod tests {
 
     #[test]
     fn a_copy_needs_its_token() {
-        let form = Form::Helper(Secret::new("t0ken"));
         check(
-            &form,
+            &SignalForm::Helper,
             &[
                 ("t0ken https", HTTPS),
                 ("t0ken http", HTTP),
@@ -340,9 +324,12 @@ mod tests {
     fn two_lines_are_unusable_and_none_is_absent() {
         let signal = Signal {
             header: HeaderId::FORWARDED_PORT,
-            form: Form::Present,
+            form: SignalForm::Present,
         };
-        assert_eq!(signal.read(Lines::Several), Reading::Unusable);
-        assert_eq!(signal.read(Lines::None), Reading::Absent);
+        assert_eq!(
+            signal.read(HeaderValues::Several, &token()),
+            Reading::Unusable
+        );
+        assert_eq!(signal.read(HeaderValues::Absent, &token()), Reading::Absent);
     }
 }

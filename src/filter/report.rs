@@ -3,7 +3,7 @@
 //! These texts have nothing from the request: names come from the configuration, and everything else is a fixed word.
 
 use super::host::{self, Status};
-use crate::engine::{Because, Decision, Engine, Peer};
+use crate::engine::{Decision, Engine, Peer, SchemeSource};
 
 /// Puts a decision into the stream's filter state. An access log prints it with
 /// `%FILTER_STATE(wasm.trusted_lb_rule:PLAIN)%`, and prints `-` for what is absent: the rule if none trusts the peer, the
@@ -15,8 +15,8 @@ pub(super) fn report(engine: &Engine, decision: &Decision<'_>) -> Result<(), Sta
     if let Some(rule) = decision.rule {
         host::set_filter_state("trusted_lb_rule", engine.rule_name(rule))?;
     }
-    if let Some(route) = decision.route {
-        host::set_filter_state("trusted_lb_route", engine.route_name(route))?;
+    if let Some(route) = decision.applied_override {
+        host::set_filter_state("trusted_lb_route", engine.override_name(route))?;
     }
     if let Some(scheme) = decision.forwarded_proto {
         host::set_filter_state("trusted_lb_scheme", scheme.as_str())?;
@@ -27,21 +27,21 @@ pub(super) fn report(engine: &Engine, decision: &Decision<'_>) -> Result<(), Sta
 /// The source of the scheme, in words without spaces.
 fn reason(decision: &Decision<'_>) -> String {
     let mut reason = String::with_capacity(48);
-    match decision.because {
-        Because::Signal { header } => {
+    match decision.source {
+        SchemeSource::Signal { header } => {
             reason.push_str("signal:");
             reason.push_str(header);
         }
-        Because::Default { unusable: None } => reason.push_str("default"),
-        Because::Default {
+        SchemeSource::Default { unusable: None } => reason.push_str("default"),
+        SchemeSource::Default {
             unusable: Some(header),
         } => {
             reason.push_str("default,unusable:");
             reason.push_str(header);
         }
-        Because::Connection => reason.push_str("connection"),
-        Because::UntrustedHttp => reason.push_str("http"),
-        Because::Kept => reason.push_str("keep"),
+        SchemeSource::Connection => reason.push_str("connection"),
+        SchemeSource::UntrustedHttp => reason.push_str("http"),
+        SchemeSource::Kept => reason.push_str("keep"),
     }
     if decision.rule.is_none()
         && let Some(Peer::Unknown(problem)) = decision.peer

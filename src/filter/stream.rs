@@ -12,7 +12,7 @@ use super::pairs::pairs;
 use super::report::report;
 use super::root::Shared;
 use crate::config::Mode;
-use crate::engine::{Attribute, Because, Decision, Engine, Operation, Peer, Request};
+use crate::engine::{Decision, Engine, Operation, Peer, Request, SchemeSource};
 
 /// A compiled configuration, and what the requests that it decides share.
 pub(super) struct Configured {
@@ -96,10 +96,10 @@ impl Configured {
         }
         if let (
             Some(rule),
-            Because::Default {
+            SchemeSource::Default {
                 unusable: Some(header),
             },
-        ) = (decision.rule, decision.because)
+        ) = (decision.rule, decision.source)
         {
             self.shared.signal_is_unusable(&self.engine, rule, header);
         }
@@ -123,11 +123,11 @@ fn log_decision(engine: &Engine, decision: &Decision<'_>) {
         .rule
         .map_or("nobody", |rule| engine.rule_name(rule));
     let route = decision
-        .route
-        .map_or("the defaults", |route| engine.route_name(route));
+        .applied_override
+        .map_or("the defaults", |route| engine.override_name(route));
     log::debug!(
         "trusted: {rule}, because {}; route: {route}",
-        decision.because
+        decision.source
     );
     for operation in &decision.operations {
         log::debug!("  {operation}");
@@ -156,8 +156,8 @@ impl Request for HostRequest<'_> {
         pairs(buffer)
     }
 
-    fn attribute(&self, attribute: Attribute) -> Option<Bytes> {
-        host::property(attribute.path()).unwrap_or_else(|status| {
+    fn attribute(&self, path: &str) -> Option<Bytes> {
+        host::property(path).unwrap_or_else(|status| {
             self.shared.host_call_failed("reading an attribute", status);
             None
         })

@@ -39,8 +39,8 @@ fn the_engine_decides_every_case_as_expected() {
                     ));
                 }
                 let route = decision
-                    .route
-                    .map(|route| engine.route_name(route).to_owned());
+                    .applied_override
+                    .map(|route| engine.override_name(route).to_owned());
                 if route != case.expect.route {
                     differences.push(format!(
                         "route: expected {:?}, found {route:?}",

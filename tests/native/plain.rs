@@ -1,7 +1,7 @@
 //! Requests as plain data, given to the engine without any host.
 
 use testkit::{HeaderLines, wasm_host};
-use trusted_lb::engine::{Attribute, Operation, Request};
+use trusted_lb::engine::{Operation, Request};
 
 /// A request as filters see it, asked by the engine.
 #[derive(Clone, Debug)]
@@ -17,8 +17,8 @@ impl Request for Plain {
             .map(|(name, value)| (name.as_slice(), value.as_slice()))
     }
 
-    fn attribute(&self, attribute: Attribute) -> Option<Vec<u8>> {
-        self.0.properties.get(attribute.path()).cloned()
+    fn attribute(&self, path: &str) -> Option<Vec<u8>> {
+        self.0.properties.get(path).cloned()
     }
 }
 

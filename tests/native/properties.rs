@@ -312,8 +312,8 @@ proptest! {
         let engine = engine(&json!({"routes": routes}));
         for request in &requests {
             let explanation = engine.explain(request);
-            let listed = explanation.routes.iter().position(Option::is_none);
-            prop_assert_eq!(explanation.decision.route, listed, "{:?}", request);
+            let listed = explanation.overrides.iter().position(Option::is_none);
+            prop_assert_eq!(explanation.decision.applied_override, listed, "{:?}", request);
         }
     }
 }

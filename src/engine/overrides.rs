@@ -1,15 +1,16 @@
-//! Routes: which requests have overrides. In listed order, the first match wins.
+//! Overrides, the configuration's `routes`: which requests get other timeouts and retries. The first match in listed
+//! order wins.
 
-use super::ForwardedProto;
 use super::facts::Facts;
+use super::forwarded_proto::ForwardedProto;
 use super::matcher::{Condition, RequestMatch};
 use super::policy::Policy;
 use super::request::{Attribute, Request};
 use crate::config::NamePattern;
 
-/// A compiled route.
+/// A compiled override.
 #[derive(Clone, Debug)]
-pub(crate) struct Route {
+pub(crate) struct Override {
     pub(crate) name: String,
     pub(crate) request: RequestMatch,
     pub(crate) virtual_hosts: Vec<NamePattern>,
@@ -20,7 +21,7 @@ pub(crate) struct Route {
     pub(crate) forwarded_proto: Option<ForwardedProto>,
 }
 
-impl Route {
+impl Override {
     /// The first condition that doesn't hold, if any. The request's own headers are looked at first: they are read
     /// already, Envoy's names cost a call each.
     pub(crate) fn unmet<R: Request>(&self, facts: &Facts<'_, R>) -> Option<Condition> {
@@ -30,7 +31,7 @@ impl Route {
         let named = |patterns: &[NamePattern], attribute| {
             patterns.is_empty()
                 || facts
-                    .text(attribute)
+                    .attribute(attribute)
                     .is_some_and(|name| patterns.iter().any(|pattern| is_named(pattern, name)))
         };
         if !named(&self.virtual_hosts, Attribute::VirtualHostName) {
@@ -41,7 +42,7 @@ impl Route {
         }
         if !self.virtual_services.is_empty()
             && !facts
-                .text(Attribute::RouteIstioConfig)
+                .attribute(Attribute::RouteIstioConfig)
                 .and_then(virtual_service)
                 .is_some_and(|(namespace, name)| {
                     self.virtual_services.iter().any(|known| {

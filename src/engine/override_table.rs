@@ -1,32 +1,32 @@
-//! The routes, found without walking through all of them.
+//! The overrides, found without trying all of them.
 //!
-//! Every route stands in the table under its hosts, its paths or Envoy's names for it, whichever fewest others share; one
-//! that has none of these is tried on every request. A request looks up the keys it has itself, a number that doesn't
-//! depend on how many routes there are. What it finds are candidates: the route's own conditions decide, so that two keys
-//! with the same hash cost time and nothing else.
+//! Every override is in the table under one kind of key: its hosts, its paths or Envoy's names for its route, whichever
+//! the fewest others share. An override that has none of these is tried on every request. A request looks up its own
+//! keys, and how many those are doesn't depend on the number of overrides. What it finds are candidates: the override's
+//! own conditions decide, so two keys with the same hash cost time and nothing else.
 
 use super::facts::Facts;
-use super::matcher::{Condition, PathMatch};
+use super::matcher::Condition;
+use super::overrides::{Override, virtual_service};
 use super::request::{Attribute, Request};
-use super::route::{Route, virtual_service};
-use crate::config::NamePattern;
+use crate::config::{NamePattern, PathPattern};
 
-/// The routes in their listed order, and where to look for them.
+/// The overrides in their listed order, and where to look for them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct RouteTable {
-    routes: Vec<Route>,
-    /// Routes that no key finds, in order.
+pub(crate) struct OverrideTable {
+    overrides: Vec<Override>,
+    /// Overrides that no key finds, in order.
     unkeyed: Vec<u32>,
-    /// Hash and route, by bucket; within one in order.
+    /// Hash and override, by bucket; within one in order.
     entries: Vec<(u32, u32)>,
     /// Where each bucket begins in `entries`, and the end of the last. Their number is a power of two, and one more.
     buckets: Vec<u32>,
     /// The most labels in any keyed host, segments in any keyed prefix, and bytes in any keyed path, and one more: a
-    /// request's others can't be keys. 0 where there is no such key.
+    /// request's others can't be keys. 0 if there is no such key.
     labels: usize,
     segments: usize,
     path_bytes: usize,
-    /// The first route keyed by each of Envoy's names, which cost a host call to ask for.
+    /// The first override keyed by each of Envoy's names, which cost a host call to ask for.
     first_named: [u32; NAMES.len()],
 }
 
@@ -47,7 +47,7 @@ const NAMES: [Attribute; 3] = [
     Attribute::RouteIstioConfig,
 ];
 
-/// No route.
+/// No override.
 const NONE: u32 = u32::MAX;
 
 /// FNV-1a, byte by byte.
@@ -82,14 +82,14 @@ impl Hash {
     }
 }
 
-impl RouteTable {
-    pub(crate) fn new(routes: Vec<Route>) -> Self {
+impl OverrideTable {
+    pub(crate) fn new(overrides: Vec<Override>) -> Self {
         let mut table = Self {
             first_named: [NONE; NAMES.len()],
             ..Self::default()
         };
-        // How often each key is used decides under which of its keys a route is looked for.
-        let all: Vec<[Option<Keys>; 5]> = routes.iter().map(Keys::of).collect();
+        // How often each key is used decides under which of its keys an override is looked for.
+        let all: Vec<[Option<Keys>; 5]> = overrides.iter().map(Keys::of).collect();
         let counted = Buckets::of(
             all.iter()
                 .flat_map(|choices| choices.iter().flatten())
@@ -100,7 +100,7 @@ impl RouteTable {
         for (index, choices) in all.iter().enumerate() {
             let index = u32::try_from(index).unwrap_or(NONE);
             let (request, names) = choices.split_at(2);
-            // Asking Envoy for a name costs a call: only for routes that the request's own headers don't find.
+            // Asking Envoy for a name costs a call: only for overrides that the request's own headers don't find.
             let best = [request, names].into_iter().find_map(|choices| {
                 choices
                     .iter()
@@ -124,26 +124,26 @@ impl RouteTable {
         let buckets = Buckets::of(chosen);
         table.entries = buckets.entries;
         table.buckets = buckets.starts;
-        table.routes = routes;
+        table.overrides = overrides;
         table
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.routes.len()
+        self.overrides.len()
     }
 
-    pub(crate) fn get(&self, index: usize) -> Option<&Route> {
-        self.routes.get(index)
+    pub(crate) fn get(&self, index: usize) -> Option<&Override> {
+        self.overrides.get(index)
     }
 
-    /// For every route the first condition that doesn't hold, if any.
+    /// For every override the first condition that doesn't hold, if any.
     pub(crate) fn unmet<R: Request>(&self, facts: &Facts<'_, R>) -> Vec<Option<Condition>> {
-        self.routes.iter().map(|route| route.unmet(facts)).collect()
+        self.overrides.iter().map(|one| one.unmet(facts)).collect()
     }
 
-    /// The first route that matches.
+    /// The first override that matches.
     pub(crate) fn find<R: Request>(&self, facts: &Facts<'_, R>) -> Option<usize> {
-        if self.routes.is_empty() {
+        if self.overrides.is_empty() {
             return None;
         }
         let mut search = Search {
@@ -156,7 +156,7 @@ impl RouteTable {
             search.path();
         }
         for index in &self.unkeyed {
-            if *index >= search.best || search.try_route(*index) {
+            if *index >= search.best || search.try_one(*index) {
                 break;
             }
         }
@@ -165,20 +165,20 @@ impl RouteTable {
     }
 }
 
-/// Looking for the first route that matches one request.
+/// Looking for the first override that matches one request.
 struct Search<'s, 'r, R: Request> {
-    table: &'s RouteTable,
+    table: &'s OverrideTable,
     facts: &'s Facts<'r, R>,
     best: u32,
 }
 
 impl<R: Request> Search<'_, '_, R> {
-    /// Whether this route matches, and is the best so far then.
-    fn try_route(&mut self, index: u32) -> bool {
+    /// Whether this override matches. If so, it is the best so far.
+    fn try_one(&mut self, index: u32) -> bool {
         let matches = self
             .table
             .get(index as usize)
-            .is_some_and(|route| route.unmet(self.facts).is_none());
+            .is_some_and(|one| one.unmet(self.facts).is_none());
         if matches {
             self.best = index;
         }
@@ -191,7 +191,7 @@ impl<R: Request> Search<'_, '_, R> {
             if *index >= self.best {
                 return;
             }
-            if *known == hash.0 && self.try_route(*index) {
+            if *known == hash.0 && self.try_one(*index) {
                 return;
             }
         }
@@ -249,14 +249,14 @@ impl<R: Request> Search<'_, '_, R> {
         self.candidates(hash);
     }
 
-    /// Envoy's names, asked for where a route before the best one so far has one as its key.
+    /// Envoy's names, asked for if an override before the best one so far has one as its key.
     fn names(&mut self) {
         let firsts = self.table.first_named;
         for ((index, attribute), first) in (0..).zip(NAMES).zip(firsts) {
             if first >= self.best {
                 continue;
             }
-            let Some(name) = self.facts.text(attribute) else {
+            let Some(name) = self.facts.attribute(attribute) else {
                 continue;
             };
             let hash = Hash::of(Kind::Name(index));
@@ -274,7 +274,7 @@ impl<R: Request> Search<'_, '_, R> {
     }
 }
 
-/// The keys of one kind under which a route is found.
+/// The keys of one kind under which an override is found.
 struct Keys {
     kind: Kind,
     hashes: Vec<u32>,
@@ -284,19 +284,16 @@ struct Keys {
 }
 
 impl Keys {
-    /// By hosts, by paths, by each of Envoy's names; nothing where the route has none, or one that no key finds.
-    fn of(route: &Route) -> [Option<Keys>; 5] {
+    /// By hosts, by paths, by each of Envoy's names. Nothing if the override has none of them, or one that no key finds.
+    fn of(one: &Override) -> [Option<Keys>; 5] {
         [
-            Self::of_hosts(route),
-            Self::of_paths(route),
-            Self::of_names(0, route.virtual_hosts.iter().map(exact)),
-            Self::of_names(1, route.routes.iter().map(exact)),
+            Self::of_hosts(one),
+            Self::of_paths(one),
+            Self::of_names(0, one.virtual_hosts.iter().map(exact)),
+            Self::of_names(1, one.routes.iter().map(exact)),
             Self::of_names(
                 2,
-                route
-                    .virtual_services
-                    .iter()
-                    .map(|name| Some(name.as_str())),
+                one.virtual_services.iter().map(|name| Some(name.as_str())),
             ),
         ]
     }
@@ -311,8 +308,8 @@ impl Keys {
         }
     }
 
-    fn of_hosts(route: &Route) -> Option<Self> {
-        let hosts = route.request.hosts.as_ref().filter(|hosts| !hosts.any)?;
+    fn of_hosts(one: &Override) -> Option<Self> {
+        let hosts = one.request.hosts.as_ref().filter(|hosts| !hosts.any)?;
         let mut keys = Self::new(Kind::Host);
         for (kind, host) in hosts.exact.iter().map(|host| (Kind::Host, host)).chain(
             hosts
@@ -329,24 +326,24 @@ impl Keys {
         Some(keys)
     }
 
-    fn of_paths(route: &Route) -> Option<Self> {
-        if route.request.paths.is_empty() {
+    fn of_paths(one: &Override) -> Option<Self> {
+        if one.request.paths.is_empty() {
             return None;
         }
         let mut keys = Self::new(Kind::Path);
-        for path in &route.request.paths {
+        for path in &one.request.paths {
             let hash = match path {
-                PathMatch::Exact(path) => {
+                PathPattern::Exact(path) => {
                     keys.path_bytes = keys.path_bytes.max(path.len() + 1);
                     Hash::of(Kind::Path).with_all(path.as_bytes())
                 }
-                PathMatch::Prefix(path) => {
+                PathPattern::Prefix(path) => {
                     let path = path.trim_end_matches('/');
                     let slashes = path.matches('/').count();
                     keys.segments = keys.segments.max(slashes + 1);
                     Hash::of(Kind::PathPrefix).with_all(path.as_bytes())
                 }
-                PathMatch::Suffix(_) => return None,
+                PathPattern::Suffix(_) => return None,
             };
             keys.hashes.push(hash.0);
         }
@@ -377,7 +374,7 @@ struct Buckets {
 }
 
 impl Buckets {
-    /// A counting sort: stable, so that routes stay in order.
+    /// A counting sort. It is stable: overrides stay in order.
     fn of(unsorted: Vec<(u32, u32)>) -> Self {
         if unsorted.is_empty() {
             return Self {
