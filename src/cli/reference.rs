@@ -3,9 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::config::declare::{Described, Kind, Object, Part};
-use crate::config::{
-    Config, DEFAULT_REMOVED_HEADERS, IDEMPOTENT_METHODS, NAMED_SETS, SIGNAL_FORMS,
-};
+use crate::config::{Config, FAMILY_TEXTS, IDEMPOTENT_METHODS, NAMED_SETS};
 
 /// Every object of the language, outermost first.
 pub(super) fn objects() -> Vec<&'static Object> {
@@ -65,17 +63,21 @@ pub(super) fn markdown() -> String {
     }
     let _ = write!(
         out,
-        "\n## Default lists\n\n- `untrusted.removeHeaders`: {}.\n- `retries.methods` (RFC 9110, 9.2.2, and RFC 10008): {}.\n",
-        DEFAULT_REMOVED_HEADERS.join(", "),
+        "\n## Methods that may be sent twice\n\nThe default of `retries.methods` (RFC 9110, 9.2.2, and RFC 10008): {}.\n",
         IDEMPOTENT_METHODS.join(", ")
     );
-    out.push_str("\n## Forms of the signals\n\n| signal | form |\n|---|---|\n");
-    for (names, form) in SIGNAL_FORMS {
-        let _ = writeln!(out, "| {} | {} |", names.join(", "), form.trim_start());
+    out.push_str(
+        "\n## Headers that only a proxy may write\n\nThey are removed from requests of untrusted peers, with all their variants, \
+         unless `untrusted.keepHeaders` names them. Those with a form can stand in `from`.\n\n\
+         | header | what it says | as a signal |\n|---|---|---|\n",
+    );
+    for (name, meaning, form) in FAMILY_TEXTS {
+        let _ = writeln!(out, "| {name} | {meaning} | {form} |");
     }
     out.push_str(
-        "| `{header: …, https: […], http: […]}` | exactly these values |\n\
-         | `header:NAME` | a copy by the early header mutation: the token, a space, and a value as x-forwarded-proto's |\n\
+        "| `{header: …, https: […], http: […]}` | whatever your load balancer says with it | exactly these values |\n\
+         | `header:NAME` | a copy by the gateway's own early header mutation. Removed from every request | the token, a space, \
+         and a value as x-forwarded-proto's |\n\
          \n## Named sets of addresses\n\nAddress lists change: write the blocks yourself if that matters.\n",
     );
     for set in NAMED_SETS {

@@ -4,15 +4,17 @@
 use super::declare::Kind;
 use super::declare::{Boolean, List, Name, Notation, Part, object, words};
 use super::document::{Node, quoted};
-use super::headers::{COPY, EnvName, HeaderCopy, HeaderName, Variable};
+use super::forwarded::FAMILY;
+use super::headers::{COPY, EnvName, HeaderCopy, HeaderName, PORT, Variable};
 use super::overrides::Route;
 use super::path::Here;
 use super::policy::{Policy, Retries};
+use super::problem::closest;
 use super::read::{At, Fields};
 use super::seen::Seen;
 use super::signals::{Signal, SignalForm};
 use super::trust::{self, TrustedLoadBalancer};
-use super::untrusted::Untrusted;
+use super::untrusted::{Untrusted, UntrustedProto};
 
 object! {
     /// What stands under `pluginConfig` in a WasmPlugin.
@@ -152,6 +154,32 @@ fn across_parts(config: &Config, fields: &Fields<'_>) {
     overwritten_signals(config, fields.at());
     trust::trust_of_everybody(&config.trusted_load_balancers, fields);
     few_enough_headers(config, fields.at());
+    kept_headers(config, fields.at());
+}
+
+/// Keeping what isn't removed says nothing: it is a name misspelled.
+fn kept_headers(config: &Config, at: At<'_>) {
+    let removable = config.removable_headers();
+    let untrusted = Here::Field(at.here, "untrusted");
+    let list = Here::Field(&untrusted, "keepHeaders");
+    for (index, name) in config.untrusted.keep_headers.iter().enumerate() {
+        if removable.contains(&name.as_str()) {
+            continue;
+        }
+        let name = name.as_str();
+        let help = match closest(name, &mut removable.iter().copied()) {
+            Some(word) => format!("did you mean {word}?"),
+            None => "take it out".to_owned(),
+        };
+        at.problems.error_with_help(
+            &Here::Item(&list, index),
+            &format_args!(
+                "{} is neither in the built-in list nor in a from, so that it stays anyway",
+                quoted(name)
+            ),
+            &help,
+        );
+    }
 }
 
 /// Names of rules and routes are how logs and `explain` speak of them.
@@ -237,7 +265,7 @@ fn overwritten_signals(config: &Config, at: At<'_>) {
 
 /// What names more headers than the engine can number would in part never be looked at.
 fn few_enough_headers(config: &Config, at: At<'_>) {
-    let removed = config.untrusted.remove_headers.as_ref();
+    let removed = &config.untrusted.remove_headers;
     let of_retries = |policy: &Policy| match &policy.retries {
         Some(Retries::Set(fields)) => fields.idempotency_key.clone().flatten(),
         _ => None,
@@ -252,7 +280,7 @@ fn few_enough_headers(config: &Config, at: At<'_>) {
     let mut seen = Seen::default();
     let mut different = 0_usize;
     let mut count = |name: &HeaderName| different += usize::from(!seen.again(name));
-    removed.into_iter().flatten().for_each(&mut count);
+    removed.iter().for_each(&mut count);
     matched.for_each(|header| count(&header.name));
     config.signals().for_each(|signal| count(&signal.name));
     for policy in keys.chain([&config.defaults]) {
@@ -263,7 +291,7 @@ fn few_enough_headers(config: &Config, at: At<'_>) {
     }
     let untrusted = Here::Field(at.here, "untrusted");
     let list = Here::Field(&untrusted, "removeHeaders");
-    let most = removed.is_some_and(|removed| removed.len() * 2 > different);
+    let most = removed.len() * 2 > different;
     at.problems.error_with_help(
         if most { &list } else { at.here },
         &format_args!("{different} different headers are named here; {MOST_HEADERS} are possible"),
@@ -285,9 +313,35 @@ impl Config {
         of_rules.chain(of_routes).flat_map(|proto| &proto.from)
     }
 
-    /// The headers that are removed from an untrusted peer's request.
+    /// The headers that are removed from an untrusted peer's request: those that only a proxy may write, those that any
+    /// `from` names, and the configuration's own, but for those that it keeps.
     #[must_use]
     pub fn removed_headers(&self) -> Vec<&str> {
-        self.untrusted.removed_headers()
+        let mut names = self.removable_headers();
+        names.extend(self.untrusted.remove_headers.iter().map(HeaderName::as_str));
+        let kept = &self.untrusted.keep_headers;
+        // What is written for every request needn't be removed from it first.
+        let is_written = |name: &str| {
+            name == PORT
+                && self.forwarded_port
+                && self.untrusted.forwarded_proto != UntrustedProto::Keep
+        };
+        names.retain(|name| !kept.iter().any(|kept| kept.as_str() == *name) && !is_written(name));
+        names
+    }
+
+    /// The headers that are removed without being listed.
+    fn removable_headers(&self) -> Vec<&str> {
+        let family = FAMILY
+            .iter()
+            .copied()
+            .filter(|name| *name != "x-forwarded-proto");
+        // A helper is removed from every request.
+        let of_signals = self
+            .signals()
+            .filter(|signal| signal.form != SignalForm::Helper && !signal.name.is_owned());
+        family
+            .chain(of_signals.map(|signal| signal.name.as_str()))
+            .collect()
     }
 }

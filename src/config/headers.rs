@@ -14,6 +14,17 @@ impl HeaderName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The name that this is, or is a variant of: with hyphens for whatever isn't a letter or digit.
+    pub(crate) fn hyphenated(&self) -> String {
+        let hyphen = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        self.0.chars().map(hyphen).collect()
+    }
+
+    /// Whether Envoy or this filter needs the header as it is.
+    pub(crate) fn is_owned(&self) -> bool {
+        owned(self).is_some()
+    }
 }
 
 /// The name of an environment variable of the Wasm VM.
@@ -28,18 +39,69 @@ impl EnvName {
     }
 }
 
-/// Headers that decide where a message ends or goes; no rule of this filter may remove them or use them as a helper.
-const STRUCTURAL: &[&str] = &[
-    "connection",
-    "content-length",
-    "host",
-    "te",
-    "transfer-encoding",
-    "upgrade",
+/// A header that Envoy or this filter needs as it is, so that no configuration may remove it or read a helper from it.
+struct Owned {
+    name: &'static str,
+    why: &'static str,
+    /// What to write instead of its removal.
+    instead: &'static str,
+}
+
+/// Those whose removal is refused. Their variants aren't removed by name either.
+const OWNED: &[Owned] = &[
+    structural("connection"),
+    structural("content-length"),
+    structural("host"),
+    structural("te"),
+    structural("transfer-encoding"),
+    structural("upgrade"),
+    Owned {
+        name: "cookie",
+        why: "is the application's own",
+        instead: "leave it out",
+    },
+    Owned {
+        name: "x-forwarded-for",
+        why: "has the direct peer's address, which Envoy writes and this filter reads",
+        instead: "leave it to Envoy; numTrustedProxies says how much of it is believed",
+    },
+    Owned {
+        name: "x-forwarded-proto",
+        why: "is never removed: without it Envoy answers 404 if httpsRedirect is on",
+        instead: "it is overwritten for untrusted peers; see untrusted.forwardedProto",
+    },
 ];
 
-/// The header that this filter writes for every request, so that removing it says nothing.
-const WRITTEN: &str = "x-forwarded-proto";
+/// Written with `forwardedPort`, so that it can't be a helper. An untrusted peer's is removed.
+pub(crate) const PORT: &str = "x-forwarded-port";
+
+/// The beginning of the headers of Envoy's router.
+const ROUTER: &str = "x-envoy-";
+
+const ROUTERS: Owned = Owned {
+    name: ROUTER,
+    why: "is for Envoy's router, and this filter reads and writes such headers",
+    instead: "leave it out: untrusted requests lose what the router reads, and requestHeaders says what becomes of the rest",
+};
+
+const OF_YOUR_OWN: &str = "choose a header of your own, such as x-lb-proto";
+
+const fn structural(name: &'static str) -> Owned {
+    Owned {
+        name,
+        why: "holds the message together",
+        instead: OF_YOUR_OWN,
+    }
+}
+
+/// The owned header that this name is, or is a variant of.
+fn owned(name: &HeaderName) -> Option<&'static Owned> {
+    let spelled = name.hyphenated();
+    if spelled.starts_with(ROUTER) {
+        return Some(&ROUTERS);
+    }
+    OWNED.iter().find(|owned| owned.name == spelled)
+}
 
 /// What stands in front of the name of a header that an early header mutation writes.
 pub(crate) const COPY: &str = "header:";
@@ -73,18 +135,25 @@ fn header_or_none(at: At<'_>) -> Option<Option<HeaderName>> {
 
 text! {
     /// A header that an untrusted peer may not send.
-    RemovedHeader: HeaderName = "header name", "x-forwarded-ssl", removed,
-        token_but(&[STRUCTURAL, &[WRITTEN]].concat());
+    RemovedHeader: HeaderName = "header name, with hyphens", "x-forwarded-ssl", removed,
+        format!("^(?!{}$)[0-9A-Za-z-]+$", owned_pattern(&[]));
 }
 
 fn removed(at: At<'_>) -> Option<HeaderName> {
-    let name = at.reported(own_name(at.text()?))?;
-    if name.as_str() == WRITTEN {
+    let text = at.text()?;
+    let name = at.reported(name(text))?;
+    if let Some(owned) = owned(&name) {
         at.error_with_help(
-            &format_args!(
-                "{WRITTEN} is never removed: without it Envoy answers 404 if httpsRedirect is on"
-            ),
-            &"it is overwritten for untrusted peers; see untrusted.forwardedProto",
+            &format_args!("{} {}", quoted(text), owned.why),
+            &owned.instead,
+        );
+        return None;
+    }
+    let spelled = name.hyphenated();
+    if spelled != name.as_str() {
+        at.error_with_help(
+            &format_args!("{} is a variant of {spelled}", quoted(text)),
+            &format_args!("write {spelled}: all of its variants are meant by it"),
         );
         return None;
     }
@@ -94,13 +163,27 @@ fn removed(at: At<'_>) -> Option<HeaderName> {
 text! {
     /// A header that an early header mutation of the gateway's own writes, as `header:NAME`.
     HeaderCopy: HeaderName = "header:NAME", "header:x-lb-proto", copy,
-        format!("^{COPY} *{}", token_but(STRUCTURAL).trim_start_matches('^'));
+        format!("^{COPY} *(?!{}$){TOKEN}$", owned_pattern(&[PORT]));
 }
 
 fn copy(at: At<'_>) -> Option<HeaderName> {
     let text = at.text()?;
-    let name = text.strip_prefix(COPY).unwrap_or(text);
-    at.reported(own_name(name.trim_start_matches(' ')))
+    let text = text
+        .strip_prefix(COPY)
+        .unwrap_or(text)
+        .trim_start_matches(' ');
+    let name = at.reported(name(text))?;
+    if name.is_owned() || name.hyphenated() == PORT {
+        at.error_with_help(
+            &format_args!(
+                "{} belongs to Envoy and this filter, and a helper header is removed from every request",
+                quoted(text)
+            ),
+            &OF_YOUR_OWN,
+        );
+        return None;
+    }
+    Some(name)
 }
 
 text! {
@@ -172,18 +255,6 @@ pub(crate) fn name(text: &str) -> Result<HeaderName, Wrong> {
     Ok(HeaderName(text.to_ascii_lowercase()))
 }
 
-/// Reads the name of a header that may be removed or used as a helper.
-fn own_name(text: &str) -> Result<HeaderName, Wrong> {
-    let name = name(text)?;
-    if STRUCTURAL.contains(&name.as_str()) {
-        return Err(Wrong::new(
-            format!("{} holds the message together", quoted(text)),
-            "choose a header of your own, such as x-lb-proto",
-        ));
-    }
-    Ok(name)
-}
-
 /// Why a text can't be a header's value, if it can't: Envoy refuses control characters and trims spaces.
 fn value_problem(text: &str) -> Option<&'static str> {
     if text
@@ -216,13 +287,29 @@ pub(crate) fn token_but(words: &[&str]) -> String {
 
 #[cfg(feature = "cli")]
 fn alternatives(words: &[&str]) -> String {
-    let any_case = |c: char| match c {
+    let words: Vec<String> = words.iter().map(|word| spelled(word, "-")).collect();
+    words.join("|")
+}
+
+/// A pattern of the owned headers, these and their variants, in any case.
+#[cfg(feature = "cli")]
+fn owned_pattern(more: &[&str]) -> String {
+    let names = OWNED
+        .iter()
+        .map(|owned| owned.name)
+        .chain(more.iter().copied());
+    let mut words: Vec<String> = names.map(|name| spelled(name, "[^0-9A-Za-z]")).collect();
+    words.push(format!("{}.*", spelled(ROUTER, "[^0-9A-Za-z]")));
+    format!("({})", words.join("|"))
+}
+
+/// A pattern of a word in any case, with this for its hyphens.
+#[cfg(feature = "cli")]
+fn spelled(word: &str, hyphen: &str) -> String {
+    let letter = |c: char| match c {
         'a'..='z' => format!("[{}{c}]", c.to_ascii_uppercase()),
+        '-' => hyphen.to_owned(),
         c => c.to_string(),
     };
-    let words: Vec<String> = words
-        .iter()
-        .map(|word| word.chars().map(any_case).collect())
-        .collect();
-    words.join("|")
+    word.chars().map(letter).collect()
 }

@@ -24,6 +24,7 @@ pub(crate) mod covers;
 pub(crate) mod declare;
 mod document;
 mod duration;
+mod forwarded;
 mod headers;
 mod overrides;
 mod path;
@@ -42,6 +43,9 @@ pub use address::{IpBlock, NAMED_SETS, NamedSet, named};
 pub use configuration::{Config, HelperToken, Mode, PeerAddress, RewriteScheme, top_fields};
 pub use document::Node;
 pub use duration::Millis;
+pub use forwarded::FAMILY;
+#[cfg(feature = "cli")]
+pub(crate) use forwarded::FAMILY_TEXTS;
 pub use headers::{EnvName, HeaderName};
 pub use overrides::{NamePattern, Route, RouteMatch};
 pub use path::{Path, PathPart};
@@ -51,11 +55,9 @@ pub use policy::{
 };
 pub use problem::{Problem, Severity};
 pub use requests::{HeaderMatch, HeaderValueMatch, HostPattern, PathPattern, RequestMatch};
-#[cfg(feature = "cli")]
-pub(crate) use signals::SIGNAL_FORMS;
 pub use signals::{DefaultScheme, ForwardedProto, Scheme, Signal, SignalForm};
 pub use trust::{ClientCertificate, LoadBalancerMatch, TrustedLoadBalancer};
-pub use untrusted::{DEFAULT_REMOVED_HEADERS, Untrusted, UntrustedProto};
+pub use untrusted::{Untrusted, UntrustedProto};
 
 use declare::Notation;
 #[cfg(feature = "cli")]

@@ -4,7 +4,8 @@
 use super::declare::Kind;
 use super::declare::{Distinct, Name, Notation, Rule, Set, object, text};
 use super::document::{Node, quoted};
-use super::headers::{self, HeaderCopy, HeaderName, HeaderToken, HeaderValue};
+use super::forwarded::{KNOWN_SIGNALS, known_signal};
+use super::headers::{self, HeaderCopy, HeaderName, HeaderToken, HeaderValue, PORT};
 use super::problem::closest;
 use super::read::At;
 use super::trust::Port;
@@ -125,43 +126,6 @@ pub enum SignalForm {
     Helper,
 }
 
-/// The signals that are known by their names. A new one is one entry here, and a form in the engine if it has one of
-/// its own.
-macro_rules! known_signals {
-    ($($(#[doc = $meaning:literal])+ $($name:literal),+ => $form:expr;)+) => {
-        /// The names, for messages.
-        const KNOWN_SIGNALS: &[&str] = &[$($($name),+),+];
-
-        fn known_signal(name: &str) -> Option<SignalForm> {
-            match name {
-                $($($name)|+ => Some($form),)+
-                _ => None,
-            }
-        }
-
-        /// The names that share a form, and what it is.
-        #[cfg(feature = "cli")]
-        pub(crate) const SIGNAL_FORMS: &[(&[&str], &str)] = &[$((&[$($name),+], concat!($($meaning),+))),+];
-    };
-}
-
-known_signals! {
-    /// `http` or `https`, also `ws` and `wss`, in any case; of a list the right-most
-    "x-forwarded-proto", "x-forwarded-scheme", "x-url-scheme", "x-client-proto", "cloudfront-forwarded-proto"
-        => SignalForm::Scheme;
-    /// 443 is https, 80 is http; of a list the right-most; other ports with `{header: x-forwarded-port, https: [8443]}`
-    "x-forwarded-port" => SignalForm::Port { https: vec![443], http: vec![80] };
-    /// JSON, `{"scheme":"https"}`
-    "cf-visitor" => SignalForm::CfVisitor;
-    /// `on` or `off`, in any case
-    "x-forwarded-ssl", "front-end-https" => SignalForm::OnOff;
-    /// present means https. Fastly passes a client's own fastly-ssl on: [rather set a header in
-    /// VCL](../examples/load-balancers/fastly)
-    "fastly-ssl", "x-arr-ssl" => SignalForm::Present;
-    /// RFC 7239; `proto` of the right-most element
-    "forwarded" => SignalForm::Forwarded;
-}
-
 impl Notation for Signal {
     type Value = Self;
     const EXAMPLE: &'static str =
@@ -280,21 +244,18 @@ object! {
     http: Vec<u16> = optional "http": Set<Port>, "none", "[80]";
 }
 
-/// The header whose values are ports.
-const PORT_HEADER: &str = "x-forwarded-port";
-
 fn is_port(node: &Node) -> bool {
-    matches!(node, Node::Text(name) if name.eq_ignore_ascii_case(PORT_HEADER))
+    matches!(node, Node::Text(name) if name.eq_ignore_ascii_case(PORT))
 }
 
 text! {
     /// The header whose values are ports.
     PortHeader: HeaderName = "x-forwarded-port", "x-forwarded-port", HeaderToken::read,
-        headers::any_case(&[PORT_HEADER]);
+        headers::any_case(&[PORT]);
 }
 
 text! {
     /// A header whose values are texts.
     ValueHeader: HeaderName = "header name", "x-lb-tls", HeaderToken::read,
-        headers::token_but(&[PORT_HEADER]);
+        headers::token_but(&[PORT]);
 }

@@ -11,11 +11,13 @@ object! {
     /// What `x-forwarded-proto` becomes: what the connection is (TLS or not), `http`, or what is there already. `keep`
     /// hands the scheme to anybody if Envoy keeps x-forwarded-proto too.
     forwarded_proto: UntrustedProto = optional "forwardedProto": UntrustedProto, "connection", "http";
-    /// Headers that nobody but a trusted load balancer may send; their underscore variants (`x_forwarded_ssl`) go with
-    /// them. A list replaces the default one. The variants of x-forwarded-proto are removed from every request, trusted
-    /// or not.
-    remove_headers: Option<Vec<HeaderName>> = optional "removeHeaders": Distinct<RemovedHeader>, "see below",
-        "[x-forwarded-ssl, x-real-scheme]";
+    /// More headers that nobody but a trusted load balancer may send. The [built-in list](#headers-that-only-a-proxy-may-write)
+    /// and the headers that any `from` names are removed without being listed here. The variants of a name, such as
+    /// `x_forwarded_ssl` and `x.forwarded.ssl`, go with it. Those of x-forwarded-proto are removed from every request,
+    /// trusted or not.
+    remove_headers: Vec<HeaderName> = optional "removeHeaders": Distinct<RemovedHeader>, "[]", "[x-real-scheme]";
+    /// Headers that stay although they are in the built-in list or in a `from`. Whatever reads them believes any client.
+    keep_headers: Vec<HeaderName> = optional "keepHeaders": Distinct<RemovedHeader>, "[]", "[x-real-ip]";
 }
 
 words! {
@@ -28,26 +30,4 @@ words! {
     Http = "http";
     /// Nothing: what is there stays.
     Keep = "keep";
-}
-
-/// The headers that an untrusted peer can't send unless the configuration says otherwise: each makes some
-/// framework believe in https.
-pub const DEFAULT_REMOVED_HEADERS: &[&str] = &[
-    "x-forwarded-ssl",
-    "x-forwarded-scheme",
-    "x-forwarded-protocol",
-    "x-url-scheme",
-    "front-end-https",
-    "forwarded",
-];
-
-impl Untrusted {
-    /// The headers that are removed from an untrusted peer's request.
-    #[must_use]
-    pub fn removed_headers(&self) -> Vec<&str> {
-        match &self.remove_headers {
-            Some(names) => names.iter().map(HeaderName::as_str).collect(),
-            None => DEFAULT_REMOVED_HEADERS.to_vec(),
-        }
-    }
 }

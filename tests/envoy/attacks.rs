@@ -21,7 +21,7 @@ use testkit::raw::{self, Answer, RawRequest};
 use testkit::upstream::Upstream;
 use testkit::wasm_host::{self, Module, Vm};
 use testkit::{HeaderLines, artifacts, hcm, latin1};
-use trusted_lb::config::DEFAULT_REMOVED_HEADERS;
+use trusted_lb::config::FAMILY;
 
 const LB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
@@ -173,10 +173,7 @@ impl Table {
 
     /// Every header that the configuration reads or writes, of whatever kind.
     fn headers(&self) -> Vec<String> {
-        let mut names: Vec<String> = DEFAULT_REMOVED_HEADERS
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect();
+        let mut names: Vec<String> = FAMILY.iter().map(|name| (*name).to_owned()).collect();
         let rules = self.configuration["trustedLoadBalancers"]
             .as_array()
             .expect("rules");
@@ -387,7 +384,8 @@ fn faults(seen: &Seen<'_>, peer: PeerAddress) -> Vec<String> {
         PeerAddress::Header | PeerAddress::HeaderAlone => &["x-lb-peer", "x-lb-proto"],
         _ => &[],
     };
-    for gone in DEFAULT_REMOVED_HEADERS.iter().chain(helpers) {
+    let removed = FAMILY.iter().filter(|name| **name != "x-forwarded-proto");
+    for gone in removed.chain(helpers) {
         let left = spelled(gone);
         if !left.is_empty() {
             faults.push(format!("{left:?}"));
