@@ -8,7 +8,7 @@ use super::forwarded::FAMILY;
 use super::headers::{COPY, EnvName, HeaderCopy, HeaderName, PORT, Variable};
 use super::overrides::Route;
 use super::path::Here;
-use super::policy::{Policy, Retries};
+use super::policy::Policy;
 use super::problem::closest;
 use super::read::{At, Fields};
 use super::seen::Seen;
@@ -143,9 +143,6 @@ pub fn top_fields() -> Vec<&'static str> {
     names
 }
 
-/// More headers than this have no number in the engine's table, which has some of its own.
-const MOST_HEADERS: usize = 65_000;
-
 fn across_parts(config: &Config, fields: &Fields<'_>) {
     for list in ["trustedLoadBalancers", "routes"] {
         unique_names(list, fields.at());
@@ -153,7 +150,6 @@ fn across_parts(config: &Config, fields: &Fields<'_>) {
     helpers_have_a_token(config, fields);
     overwritten_signals(config, fields.at());
     trust::trust_of_everybody(&config.trusted_load_balancers, fields);
-    few_enough_headers(config, fields.at());
     kept_headers(config, fields.at());
 }
 
@@ -261,42 +257,6 @@ fn overwritten_signals(config: &Config, at: At<'_>) {
             }
         }
     }
-}
-
-/// What names more headers than the engine can number would in part never be looked at.
-fn few_enough_headers(config: &Config, at: At<'_>) {
-    let removed = &config.untrusted.remove_headers;
-    let of_retries = |policy: &Policy| match &policy.retries {
-        Some(Retries::Set(fields)) => fields.idempotency_key.clone().flatten(),
-        _ => None,
-    };
-    let requests = config
-        .trusted_load_balancers
-        .iter()
-        .map(|rule| &rule.matches.request)
-        .chain(config.routes.iter().map(|route| &route.matches.request));
-    let matched = requests.flat_map(|request| request.headers.iter().chain(&request.not_headers));
-    let keys = config.routes.iter().map(|route| &route.policy);
-    let mut seen = Seen::default();
-    let mut different = 0_usize;
-    let mut count = |name: &HeaderName| different += usize::from(!seen.again(name));
-    removed.iter().for_each(&mut count);
-    matched.for_each(|header| count(&header.name));
-    config.signals().for_each(|signal| count(&signal.name));
-    for policy in keys.chain([&config.defaults]) {
-        of_retries(policy).iter().for_each(&mut count);
-    }
-    if different <= MOST_HEADERS {
-        return;
-    }
-    let untrusted = Here::Field(at.here, "untrusted");
-    let list = Here::Field(&untrusted, "removeHeaders");
-    let most = removed.len() * 2 > different;
-    at.problems.error_with_help(
-        if most { &list } else { at.here },
-        &format_args!("{different} different headers are named here; {MOST_HEADERS} are possible"),
-        &"name fewer headers",
-    );
 }
 
 impl Config {

@@ -158,7 +158,7 @@ impl<N: Notation> Notation for List<N> {
 /// A list, perhaps empty, with no entry twice.
 pub(crate) struct Distinct<N>(PhantomData<N>);
 
-impl<N: Notation<Value: PartialEq + std::hash::Hash>> Notation for Distinct<N> {
+impl<N: Notation<Value: std::hash::Hash>> Notation for Distinct<N> {
     type Value = Vec<N::Value>;
     const EXAMPLE: &'static str = "[]";
     #[cfg(feature = "cli")]
@@ -172,7 +172,7 @@ impl<N: Notation<Value: PartialEq + std::hash::Hash>> Notation for Distinct<N> {
 /// A list with at least one entry and none twice.
 pub(crate) struct Set<N>(PhantomData<N>);
 
-impl<N: Notation<Value: PartialEq + std::hash::Hash>> Notation for Set<N> {
+impl<N: Notation<Value: std::hash::Hash>> Notation for Set<N> {
     type Value = Vec<N::Value>;
     const EXAMPLE: &'static str = "[]";
     #[cfg(feature = "cli")]
@@ -186,7 +186,7 @@ impl<N: Notation<Value: PartialEq + std::hash::Hash>> Notation for Set<N> {
 /// One value, or a set of them.
 pub(crate) struct OneOrSet<N>(PhantomData<N>);
 
-impl<N: Notation<Value: PartialEq + std::hash::Hash>> Notation for OneOrSet<N> {
+impl<N: Notation<Value: std::hash::Hash>> Notation for OneOrSet<N> {
     type Value = Vec<N::Value>;
     const EXAMPLE: &'static str = N::EXAMPLE;
     #[cfg(feature = "cli")]

@@ -2,6 +2,7 @@
 
 use super::declare::text;
 use super::document::quoted;
+use super::problem::MOST_HEADERS;
 use super::read::{At, Wrong};
 
 /// A header name: a lower-case token (RFC 9110, 5.1).
@@ -116,7 +117,7 @@ text! {
 }
 
 fn header(at: At<'_>) -> Option<HeaderName> {
-    at.reported(name(at.text()?))
+    named(at, at.text()?)
 }
 
 text! {
@@ -129,7 +130,7 @@ text! {
 fn header_or_none(at: At<'_>) -> Option<Option<HeaderName>> {
     match at.text()? {
         "" => Some(None),
-        text => at.reported(name(text)).map(Some),
+        text => named(at, text).map(Some),
     }
 }
 
@@ -141,7 +142,7 @@ text! {
 
 fn removed(at: At<'_>) -> Option<HeaderName> {
     let text = at.text()?;
-    let name = at.reported(name(text))?;
+    let name = named(at, text)?;
     if let Some(owned) = owned(&name) {
         at.error_with_help(
             &format_args!("{} {}", quoted(text), owned.why),
@@ -172,7 +173,7 @@ fn copy(at: At<'_>) -> Option<HeaderName> {
         .strip_prefix(COPY)
         .unwrap_or(text)
         .trim_start_matches(' ');
-    let name = at.reported(name(text))?;
+    let name = named(at, text)?;
     if name.is_owned() || name.hyphenated() == PORT {
         at.error_with_help(
             &format_args!(
@@ -222,6 +223,20 @@ fn variable(at: At<'_>) -> Option<EnvName> {
         return None;
     }
     Some(EnvName(text.to_owned()))
+}
+
+/// A header name in a text. Past a number of them there are too many.
+fn named(at: At<'_>, text: &str) -> Option<HeaderName> {
+    let name = at.reported(name(text))?;
+    if at.problems.one_header_too_many(&name) {
+        at.error_with_help(
+            &format_args!(
+                "more than {MOST_HEADERS} different headers are named in this configuration"
+            ),
+            &"name fewer headers",
+        );
+    }
+    Some(name)
 }
 
 /// Reads a header name: a token, stored lower-case as Envoy keeps it.

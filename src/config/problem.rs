@@ -3,7 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
+use super::headers::HeaderName;
 use super::path::{Here, Path, one_line};
+use super::seen::Seen;
 
 /// How bad a [`Problem`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,11 +52,20 @@ impl fmt::Display for Problem {
 }
 
 /// Where problems are collected while a configuration is read: all of them, in the order they are met.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Problems {
     list: RefCell<Vec<Problem>>,
     errors: Cell<usize>,
+    warnings: Cell<usize>,
+    /// The different headers that were named so far.
+    headers: RefCell<Seen>,
 }
+
+/// More problems than these are only counted: a configuration may be one large mistake.
+const MOST_PROBLEMS: usize = 1_000;
+
+/// More headers have no number in the engine's table, which has some of its own.
+pub(crate) const MOST_HEADERS: usize = 65_000;
 
 impl Problems {
     #[cold]
@@ -66,10 +77,16 @@ impl Problems {
         message: &dyn fmt::Display,
         help: Option<&dyn fmt::Display>,
     ) {
-        if severity == Severity::Error {
-            self.errors.set(self.errors.get() + 1);
+        let count = match severity {
+            Severity::Error => &self.errors,
+            Severity::Warning => &self.warnings,
+        };
+        count.set(count.get() + 1);
+        let mut list = self.list.borrow_mut();
+        if list.len() >= MOST_PROBLEMS {
+            return;
         }
-        self.list.borrow_mut().push(Problem {
+        list.push(Problem {
             severity,
             path: here.path(),
             message: escaped(message),
@@ -118,8 +135,29 @@ impl Problems {
         self.errors.get()
     }
 
+    /// Notes that a header is named. Whether there are too many now.
+    pub(crate) fn one_header_too_many(&self, name: &HeaderName) -> bool {
+        let mut headers = self.headers.borrow_mut();
+        !headers.again(name) && headers.len() == MOST_HEADERS + 1
+    }
+
     pub(crate) fn into_vec(self) -> Vec<Problem> {
-        self.list.into_inner()
+        let mut list = self.list.into_inner();
+        let more = self.errors.get() + self.warnings.get() - list.len();
+        if more > 0 {
+            let refused = self.errors.get() > 0;
+            list.push(Problem {
+                severity: if refused {
+                    Severity::Error
+                } else {
+                    Severity::Warning
+                },
+                path: Path::root(),
+                message: format!("there are {more} more problems like these"),
+                help: Some("mend those that are shown first".to_owned()),
+            });
+        }
+        list
     }
 }
 

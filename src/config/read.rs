@@ -161,7 +161,7 @@ impl<'a> At<'a> {
     }
 
     /// A list that holds at least one entry and none twice.
-    pub(crate) fn set<N: Notation<Value: PartialEq + Hash>>(self) -> Option<Vec<N::Value>> {
+    pub(crate) fn set<N: Notation<Value: Hash>>(self) -> Option<Vec<N::Value>> {
         if matches!(self.node, Node::List(items) if items.is_empty()) {
             self.error_with_help(
                 &"an empty list matches nothing",
@@ -173,31 +173,34 @@ impl<'a> At<'a> {
     }
 
     /// A list, perhaps empty, that holds no entry twice.
-    pub(crate) fn distinct<N: Notation<Value: PartialEq + Hash>>(self) -> Option<Vec<N::Value>> {
+    pub(crate) fn distinct<N: Notation<Value: Hash>>(self) -> Option<Vec<N::Value>> {
         self.distinct_of(N::EXAMPLE, N::read)
     }
 
     #[inline(never)]
-    fn distinct_of<T: PartialEq + Hash>(
-        self,
-        example: &str,
-        read: fn(At<'_>) -> Option<T>,
-    ) -> Option<Vec<T>> {
+    fn distinct_of<T: Hash>(self, example: &str, read: fn(At<'_>) -> Option<T>) -> Option<Vec<T>> {
         let mut values: Vec<T> = Vec::new();
+        self.each_once(example, &mut |item| {
+            let value = read(item)?;
+            let hash = Seen::hash(&value);
+            values.push(value);
+            Some(hash)
+        })?;
+        Some(values)
+    }
+
+    /// Reports entries whose values have the same hash.
+    fn each_once(self, example: &str, read: &mut dyn FnMut(At<'_>) -> Option<u64>) -> Option<()> {
         let mut seen = Seen::default();
         self.each(example, &mut |item| {
             let errors = item.problems.errors();
-            let value = read(item);
+            let hash = read(item);
             // With an error in it, it may have the defaults of what was meant.
-            if let Some(value) = value.filter(|_| item.problems.errors() == errors) {
-                if seen.again(&value) && values.contains(&value) {
-                    item.error(&"this entry is in the list already");
-                } else {
-                    values.push(value);
-                }
+            if item.problems.errors() == errors && hash.is_some_and(|hash| seen.again_by_hash(hash))
+            {
+                item.error(&"this entry is in the list already");
             }
-        })?;
-        Some(values)
+        })
     }
 
     pub(crate) fn text(self) -> Option<&'a str> {

@@ -2,8 +2,8 @@
 
 use std::hash::{Hash, Hasher};
 
-/// Hashes of what has been met. Two things with one hash look like one thing met twice: whoever asks compares them.
-/// The standard library's set would be four times as large in the module.
+/// Hashes of what has been met. Two things with one hash look like one thing met twice, which
+/// doesn't happen to anybody who doesn't compute it on purpose. The standard library's set would be four times as large in the module.
 #[derive(Default)]
 pub(crate) struct Seen {
     /// 0 where it is free. Their number is a power of two.
@@ -14,12 +14,22 @@ pub(crate) struct Seen {
 impl Seen {
     /// Notes a thing. Whether something with its hash was there before.
     pub(crate) fn again(&mut self, thing: &(impl Hash + ?Sized)) -> bool {
-        let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
-        thing.hash(&mut hasher);
-        self.again_by_hash(hasher.0.max(1))
+        self.again_by_hash(Self::hash(thing))
     }
 
-    fn again_by_hash(&mut self, hash: u64) -> bool {
+    /// How many different things there were.
+    pub(crate) fn len(&self) -> usize {
+        self.used
+    }
+
+    /// A thing's hash, never 0.
+    pub(crate) fn hash(thing: &(impl Hash + ?Sized)) -> u64 {
+        let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+        thing.hash(&mut hasher);
+        hasher.0.max(1)
+    }
+
+    pub(crate) fn again_by_hash(&mut self, hash: u64) -> bool {
         if self.used * 2 >= self.slots.len() {
             let larger = vec![0; (self.slots.len() * 2).max(16)];
             let old = std::mem::replace(&mut self.slots, larger);
