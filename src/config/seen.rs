@@ -2,8 +2,8 @@
 
 use std::hash::{Hash, Hasher};
 
-/// Hashes of what has been met. Two things with one hash look like one thing met twice, which
-/// doesn't happen to anybody who doesn't compute it on purpose. The standard library's set would be four times as large in the module.
+/// Hashes of what has been met. Two things with one hash look like one thing met twice; nobody meets two who doesn't
+/// compute them on purpose. The standard library's set would be four times as large in the module.
 #[derive(Default)]
 pub(crate) struct Seen {
     /// 0 where it is free. Their number is a power of two.
@@ -68,6 +68,8 @@ impl Seen {
 struct Fnv(u64);
 
 impl Hasher for Fnv {
+    /// Not inlined: every field of every type that is hashed would bring a loop of its own.
+    #[inline(never)]
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
