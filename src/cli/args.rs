@@ -32,7 +32,7 @@ pub(super) enum Command {
     Explain(Box<ExplainArgs>),
     /// Write a complete manifest around a configuration
     Render(RenderArgs),
-    /// Turn a Lua EnvoyFilter into the WasmPlugin that replaces it
+    /// Turn Lua filters into the plugin that replaces them
     Migrate(MigrateArgs),
     /// Print the JSON Schema of the configuration
     Schema,
@@ -267,16 +267,20 @@ pub(super) struct FilterArgs {
     pub(super) fail_strategy: FailStrategy,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct MigrateArgs {
-    /// A file with Lua EnvoyFilters; - is stdin
-    pub(super) file: PathBuf,
+    /// Files with Lua filters: manifests of Istio or Envoy Gateway, Envoy bootstraps; - is stdin
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
     /// The load balancer's subnets, as often as needed
     #[arg(long = "ip-block", value_name = "CIDR")]
     pub(super) ip_blocks: Vec<String>,
     /// Decide and count beside the Lua filter, but change nothing
     #[arg(long)]
     pub(super) shadow: bool,
+    /// Run the script and the translation on the same requests, and print what stays and what changes
+    #[arg(long)]
+    pub(super) compare: bool,
     /// Where Istio gets the module
     #[arg(long, default_value = "oci://registry.example.com/trusted-lb:0.1.0")]
     pub(super) url: String,

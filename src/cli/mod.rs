@@ -25,7 +25,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::config::Config;
 use crate::engine::Engine;
-use args::{Arguments, Command, ExplainArgs, Format, MigrateArgs};
+use args::{Arguments, Command, ExplainArgs, Format};
 use connection_manager::Certificate;
 use explain::{Described, Report};
 use plugins::Plugin;
@@ -61,8 +61,12 @@ pub fn run() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Explain(arguments) => explain(*arguments),
         Command::Render(arguments) => render::run(&arguments),
-        Command::Migrate(arguments) => migrate(&arguments),
-        Command::Schema => done(&format!("{:#}\n", schema::schema())),
+        Command::Migrate(arguments) => migrate::run(&arguments),
+        Command::Schema => done(&format!(
+            "{:#}
+",
+            schema::schema()
+        )),
         Command::Reference => done(&reference::markdown()),
         Command::Completions { shell } => {
             let mut text = Vec::new();
@@ -251,18 +255,4 @@ fn explain(arguments: ExplainArgs) -> Result<u8, Failure> {
         }
     }
     done(&out)
-}
-
-fn migrate(arguments: &MigrateArgs) -> Result<u8, Failure> {
-    let source = files::one(&arguments.file).map_err(usage)?;
-    let migrated = migrate::source(&source, arguments).map_err(|message| Failure {
-        code: INVALID,
-        message,
-    })?;
-    let manifests: Vec<&str> = migrated.iter().map(|one| one.manifest.as_str()).collect();
-    print(&manifests.join("---\n"))?;
-    for remark in migrated.iter().flat_map(|one| &one.remarks) {
-        eprintln!("note: {remark}");
-    }
-    Ok(0)
 }

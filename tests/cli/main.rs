@@ -10,4 +10,5 @@ mod documentation;
 mod files;
 mod fuzz_corpus;
 mod language;
+mod migrate;
 mod where_people_check;

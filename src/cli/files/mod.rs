@@ -21,6 +21,7 @@ pub(super) use input::{Inputs, inputs, one};
 pub(super) use proto::is_spelling_of;
 pub(super) use source::{Source, SyntaxError};
 pub(super) use tree::{Field, Located, Value};
+pub(super) use within::Within;
 
 /// Objects and lists inside each other. Envoy's protobuf reader ends at 100, the module's JSON reader at 128.
 pub(super) const MOST_DEPTH: usize = 128;

@@ -1,0 +1,561 @@
+//! `trusted-lb migrate`: from Lua filters that write x-forwarded-proto, timeouts and retries to the plugin that replaces
+//! them.
+//!
+//! Scripts are read as Lua ([`lua`]) and translated as far as a configuration can say what they do ([`translate`]).
+//! Everything else, in the script or around it ([`surroundings`]), is named with its place.
+
+mod cases;
+mod compare;
+mod lua;
+mod manifest;
+mod sandbox;
+mod surroundings;
+mod translate;
+
+use super::args::MigrateArgs;
+use super::files::{self, Located, Source, SyntaxError};
+use super::plugins::resources;
+use super::{Failure, INVALID, usage};
+use crate::config::{self, Node};
+use lua::{Condition, Is, Meaning, Remark, Span, Subject};
+use sandbox::Seen;
+use surroundings::{Filter, Note, PerRoute, Runs, Script, Target};
+use translate::{Wishes, combined, instead, translate};
+
+/// A pattern of Lua can take for ever, and nothing inside of Lua ends it.
+const MOST_SECONDS: u64 = 60;
+
+/// Remarks that are shown for one filter.
+const MOST_REMARKS: usize = 100;
+
+/// Characters of a script that a remark shows.
+const SHOWN: usize = 120;
+
+/// What is printed.
+#[derive(Default)]
+struct Answer {
+    manifests: Vec<String>,
+    /// What stays and what changes.
+    tables: Vec<String>,
+    remarks: Vec<String>,
+    /// Why there is no answer at all.
+    failure: Option<(u8, String)>,
+}
+
+/// Migrates the Lua filters of all files, and prints what replaces them.
+pub(super) fn run(arguments: &MigrateArgs) -> Result<u8, Failure> {
+    checked_options(arguments).map_err(usage)?;
+    let mut texts: Vec<(String, String)> = Vec::new();
+    for path in &arguments.files {
+        let source = files::one(path).map_err(usage)?;
+        texts.push((source.name, source.text));
+    }
+    let answer = lua::bounded(MOST_SECONDS, {
+        let arguments = arguments.clone();
+        move || answer(&texts, &arguments)
+    })
+    .unwrap_or_else(|why| Answer {
+        failure: Some((INVALID, why)),
+        ..Answer::default()
+    });
+    let printed = if arguments.compare {
+        answer.tables.join("\n")
+    } else {
+        answer.manifests.join("---\n")
+    };
+    super::print(&printed)?;
+    for remark in &answer.remarks {
+        eprintln!("note: {remark}");
+    }
+    match answer.failure {
+        Some((code, message)) => Err(Failure { code, message }),
+        None => Ok(0),
+    }
+}
+
+/// Options whose values would make a translation that nothing loads.
+fn checked_options(arguments: &MigrateArgs) -> Result<(), String> {
+    for block in &arguments.ip_blocks {
+        let tried = translate::object(vec![(
+            "trustedLoadBalancers",
+            Node::List(vec![translate::object(vec![
+                ("name", translate::text("load-balancer")),
+                (
+                    "match",
+                    translate::object(vec![("ipBlocks", Node::List(vec![translate::text(block)]))]),
+                ),
+                (
+                    "forwardedProto",
+                    translate::object(vec![("default", translate::text("https"))]),
+                ),
+            ])]),
+        )]);
+        if let Some(problem) = config::load_document(&tried).errors().next() {
+            let help = problem
+                .help
+                .as_ref()
+                .map(|help| format!(" ({help})"))
+                .unwrap_or_default();
+            return Err(format!("--ip-block: {}{help}", problem.message));
+        }
+    }
+    let url = &arguments.url;
+    let known = ["oci://", "http://", "https://", "file://"];
+    let rest = known
+        .iter()
+        .find_map(|scheme| url.strip_prefix(scheme))
+        .unwrap_or(url);
+    let plain = rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/' || c == '[')
+        && !rest.contains("://")
+        && rest.chars().all(|c| c.is_ascii_graphic());
+    if !plain {
+        return Err(format!(
+            "--url: {url:?} is no place that Istio can get a module from; write oci://REGISTRY/IMAGE:TAG or https://…"
+        ));
+    }
+    Ok(())
+}
+
+fn answer(texts: &[(String, String)], arguments: &MigrateArgs) -> Answer {
+    let mut answer = Answer::default();
+    let mut places: Vec<(usize, Vec<Filter>)> = Vec::new();
+    let sources: Vec<Source> = texts
+        .iter()
+        .map(|(name, text)| Source::new(name.as_str(), text.as_str()))
+        .collect();
+    for (index, source) in sources.iter().enumerate() {
+        let filters = match in_source(source) {
+            Ok(filters) => filters,
+            Err(error) => {
+                let at = error.span.start;
+                let help = error
+                    .help
+                    .map(|help| format!(" ({help})"))
+                    .unwrap_or_default();
+                answer.failure = Some((
+                    INVALID,
+                    format!(
+                        "{}:{}:{}: {}{help}",
+                        source.name,
+                        source.line(at),
+                        source.column(at),
+                        error.message
+                    ),
+                ));
+                return answer;
+            }
+        };
+        if filters.is_empty() {
+            answer.failure = Some((
+                INVALID,
+                format!(
+                    "{}: there is no Lua filter in it (an EnvoyFilter, TrafficExtension or EnvoyExtensionPolicy with Lua, or an \
+                     Envoy configuration with envoy.filters.http.lua)",
+                    source.name
+                ),
+            ));
+            return answer;
+        }
+        places.push((index, filters));
+    }
+    // Filters in one place are one plugin: of two plugins on a gateway the last would win.
+    let mut groups: Vec<(usize, Vec<Filter>)> = Vec::new();
+    for (index, filters) in places {
+        for filter in filters {
+            let known = groups.iter_mut().find(|(source, group)| {
+                *source == index
+                    && group
+                        .first()
+                        .is_some_and(|first| first.target == filter.target)
+            });
+            match known {
+                Some((_, group)) => group.push(filter),
+                None => groups.push((index, vec![filter])),
+            }
+        }
+    }
+    let several = groups.len() > 1;
+    let mut names: Vec<String> = Vec::new();
+    for (index, group) in &groups {
+        let Some(source) = sources.get(*index) else {
+            continue;
+        };
+        let mut wanted = "trusted-lb".to_owned();
+        if several && let Some(name) = group.first().and_then(|filter| filter.name.as_deref()) {
+            wanted = format!("trusted-lb-{name}");
+        }
+        let mut name = wanted.clone();
+        let mut number = 1;
+        while names.contains(&name) {
+            number += 1;
+            name = format!("{wanted}-{number}");
+        }
+        names.push(name.clone());
+        let migrated = migrated(source, group, &name, arguments);
+        answer.tables.extend(migrated.table);
+        answer.manifests.extend(migrated.manifest);
+        answer.remarks.extend(migrated.remarks);
+    }
+    if answer.manifests.is_empty() {
+        let files: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+        answer.failure = Some((
+            INVALID,
+            format!("{}: nothing could be translated", files.join(", ")),
+        ));
+    }
+    answer
+}
+
+/// Every Lua filter of a file.
+fn in_source(source: &Source) -> Result<Vec<Filter>, SyntaxError> {
+    let mut filters = Vec::new();
+    for document in source.documents()? {
+        in_document(source, &document, 0, &mut filters)?;
+    }
+    Ok(filters)
+}
+
+fn in_document(
+    source: &Source,
+    document: &Located,
+    depth: usize,
+    filters: &mut Vec<Filter>,
+) -> Result<(), SyntaxError> {
+    if document.get("kind").and_then(Located::text).is_none() {
+        let resources = document
+            .items()
+            .iter()
+            .any(|item| item.get("kind").is_some());
+        if resources {
+            for item in document.items() {
+                in_document(source, item, depth, filters)?;
+            }
+        } else {
+            surroundings::envoy(document, filters);
+        }
+        return Ok(());
+    }
+    let mut inner = Vec::new();
+    resources(document, None, &mut |resource, kind| {
+        surroundings::of_resource(resource, kind, filters);
+        if kind == "ConfigMap" && depth == 0 {
+            inner.extend(
+                resource
+                    .get("data")
+                    .map(Located::fields)
+                    .into_iter()
+                    .flatten(),
+            );
+        }
+    });
+    for field in inner {
+        // Other files in a ConfigMap are none of ours, readable or not.
+        if field
+            .value
+            .text()
+            .is_some_and(|text| text.to_ascii_lowercase().contains("lua"))
+        {
+            for document in source.documents_within(&field.value)? {
+                in_document(source, &document, depth + 1, filters)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where a script's text begins in the text that all scripts of a group are.
+struct Part {
+    base: usize,
+    code: String,
+    within: files::Within,
+}
+
+/// The filters of one place, together.
+struct Group<'s> {
+    source: &'s Source,
+    parts: Vec<Part>,
+    end: usize,
+    notes: Vec<Note>,
+}
+
+struct Migrated {
+    manifest: Option<String>,
+    table: Option<String>,
+    remarks: Vec<String>,
+}
+
+impl Group<'_> {
+    /// What a script does; its places are those of the whole group's text.
+    fn meaning(&mut self, script: &Script) -> Meaning {
+        let base = self.end;
+        self.end += script.code.len() + 1;
+        self.parts.push(Part {
+            base,
+            code: script.code.clone(),
+            within: self.source.within(&script.place),
+        });
+        let padded = format!("{}{}", " ".repeat(base), script.code);
+        match lua::meaning(&padded) {
+            Ok(meaning) => {
+                if !meaning.on_request {
+                    let what = if script.code.trim().is_empty() {
+                        "the script is empty"
+                    } else {
+                        "the script has no function envoy_on_request, so it does nothing to requests"
+                    };
+                    self.notes.push(Note {
+                        at: script.place.span.start,
+                        text: what.to_owned(),
+                    });
+                }
+                meaning
+            }
+            Err(unreadable) => {
+                let at = self.place(unreadable.at);
+                self.notes.push(Note {
+                    at,
+                    text: unreadable.message,
+                });
+                Meaning::default()
+            }
+        }
+    }
+
+    /// The byte of the file where a byte of the scripts stands.
+    fn place(&self, at: usize) -> usize {
+        let part = self.parts.iter().rev().find(|part| part.base <= at);
+        part.map_or(0, |part| part.within.byte(at - part.base))
+    }
+
+    /// Everything that is to be said about places, in their order.
+    fn remarks(&self, remarks: &[Remark]) -> Vec<String> {
+        let mut placed: Vec<(usize, String)> = self
+            .notes
+            .iter()
+            .map(|note| (note.at, note.text.clone()))
+            .collect();
+        for remark in remarks {
+            let text = format!("`{}`: {}", self.excerpt(&remark.span), remark.why);
+            placed.push((self.place(remark.span.start), text));
+        }
+        placed.sort();
+        placed.dedup();
+        let source = self.source;
+        let hidden = placed.len().saturating_sub(MOST_REMARKS);
+        let mut lines: Vec<String> = placed
+            .into_iter()
+            .take(MOST_REMARKS)
+            .map(|(at, text)| {
+                let (line, column) = (source.line(at), source.column(at));
+                format!("{}:{line}:{column}: {text}", source.name)
+            })
+            .collect();
+        if hidden > 0 {
+            lines.push(format!("{}: and {hidden} more", source.name));
+        }
+        lines
+    }
+
+    /// A piece of a script, on one line.
+    fn excerpt(&self, span: &Span) -> String {
+        let part = self.parts.iter().rev().find(|part| part.base <= span.start);
+        let text = part
+            .and_then(|part| {
+                let end = span.end.saturating_sub(part.base).min(part.code.len());
+                part.code.get(span.start - part.base..end)
+            })
+            .unwrap_or_default();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let line = words.join(" ");
+        match line.char_indices().nth(SHOWN) {
+            Some((cut, _)) => format!("{}…", line.get(..cut).unwrap_or_default()),
+            None => line,
+        }
+    }
+}
+
+fn migrated(source: &Source, filters: &[Filter], name: &str, arguments: &MigrateArgs) -> Migrated {
+    let mut group = Group {
+        source,
+        parts: Vec::new(),
+        end: 0,
+        notes: Vec::new(),
+    };
+    let mut whole = Meaning::default();
+    let mut wishes = Wishes {
+        ip_blocks: arguments.ip_blocks.clone(),
+        shadow: arguments.shadow,
+        peer_address: None,
+    };
+    for filter in filters {
+        group.notes.extend(filter.notes.iter().cloned());
+        if wishes.peer_address.is_none() {
+            wishes.peer_address.clone_from(&filter.peer_address);
+        }
+        let meaning = of_filter(filter, &mut group);
+        whole = combined(whole, meaning);
+    }
+    let translation = translate(&whole, &wishes);
+    let mut remarks = group.remarks(&translation.remarks);
+    let mut notes = translation.notes;
+    notes.dedup();
+    let (mut manifest, mut table) = (None, None);
+    match (&translation.configuration, filters.first()) {
+        (Some(configuration), Some(first)) => {
+            match manifest::print(&first.target, name, &arguments.url, configuration) {
+                Ok(printed) => manifest = Some(printed),
+                Err(why) => notes.push(format!("the translation can't be written: {why}")),
+            }
+            if matches!(first.target, Target::Envoy(_)) {
+                notes.push("this replaces the Lua filter in http_filters".to_owned());
+            }
+            let compared = compare::compare(&whole, configuration, &translation.named, &|seen| {
+                running(filters, seen)
+            });
+            match compared {
+                Ok(comparison) => {
+                    notes.extend(comparison.doubt());
+                    table = Some(format!(
+                        "{}: {}\n\n{}",
+                        source.name,
+                        first.holder,
+                        comparison.table()
+                    ));
+                }
+                Err(why) => {
+                    notes.push(format!(
+                        "the translation can't be compared with the script: {why}"
+                    ));
+                }
+            }
+        }
+        (None, Some(first)) => {
+            notes.push(format!(
+                "{}: nothing of it could be translated",
+                first.holder
+            ));
+        }
+        (_, None) => {}
+    }
+    remarks.extend(
+        notes
+            .into_iter()
+            .map(|note| format!("{}: {note}", source.name)),
+    );
+    Migrated {
+        manifest,
+        table,
+        remarks,
+    }
+}
+
+/// The scripts that Envoy runs for a request, in their order.
+fn running(filters: &[Filter], seen: &Seen) -> Vec<String> {
+    let mut all = Vec::new();
+    for filter in filters {
+        let mut script = filter.everywhere.as_ref();
+        for one in by_exactness(filter) {
+            if !holds(&one.condition, seen) {
+                continue;
+            }
+            script = match &one.runs {
+                Runs::Nothing => None,
+                Runs::Script(script) => Some(script),
+                Runs::Named(name) => filter
+                    .named
+                    .iter()
+                    .find(|(known, _)| known == name)
+                    .map(|(_, script)| script),
+            };
+        }
+        all.extend(script.map(|script| script.code.clone()));
+    }
+    all
+}
+
+/// Whether a virtual host's or route's condition holds for a request.
+fn holds(condition: &Condition, seen: &Seen) -> bool {
+    let header = |name: &str| {
+        let found = seen.headers.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str()).unwrap_or_default()
+    };
+    let settled = condition.with(&|test| {
+        let value = match &test.subject {
+            Subject::VirtualHost => seen.virtual_host.as_str(),
+            Subject::Route => seen.route.as_str(),
+            Subject::Header(name) => header(name),
+            _ => return Some(false),
+        };
+        Some(match &test.is {
+            Is::Exact(wanted) => **wanted == *value,
+            Is::Prefix(wanted) => value.starts_with(&**wanted),
+            Is::Suffix(wanted) => value.ends_with(&**wanted),
+            _ => false,
+        })
+    });
+    settled == Condition::Always
+}
+
+/// What runs elsewhere, the more exact places last: they win.
+fn by_exactness(filter: &Filter) -> Vec<&PerRoute> {
+    let mut elsewhere: Vec<_> = filter.elsewhere.iter().collect();
+    elsewhere.sort_by_key(|one| {
+        let mut tests = 0;
+        one.condition.tests(&mut |test| {
+            // A route is a part of a virtual host.
+            tests += if test.subject == Subject::Route { 2 } else { 1 };
+        });
+        tests
+    });
+    elsewhere
+}
+
+/// What a filter does, on every virtual host and route.
+fn of_filter(filter: &Filter, group: &mut Group<'_>) -> Meaning {
+    let mut meaning = match &filter.everywhere {
+        Some(script) => group.meaning(script),
+        None => Meaning::default(),
+    };
+    let mut used: Vec<&str> = Vec::new();
+    for one in by_exactness(filter) {
+        let there = match &one.runs {
+            Runs::Nothing => Meaning::default(),
+            Runs::Script(script) => group.meaning(script),
+            Runs::Named(name) => {
+                if let Some((known, script)) = filter.named.iter().find(|(known, _)| known == name)
+                {
+                    used.push(known);
+                    group.meaning(script)
+                } else {
+                    group.notes.push(Note {
+                        at: one.at,
+                        text: format!(
+                            "there is no script {name} in source_codes: Envoy runs none here"
+                        ),
+                    });
+                    Meaning::default()
+                }
+            }
+        };
+        meaning = instead(&one.condition, there, meaning);
+    }
+    for (name, script) in &filter.named {
+        if !used.contains(&name.as_str()) {
+            group.notes.push(Note {
+                at: script.place.span.start,
+                text: format!("no route in this file runs the script {name}: it isn't translated"),
+            });
+        }
+    }
+    if filter.everywhere.is_none()
+        && filter.named.is_empty()
+        && filter.elsewhere.is_empty()
+        && filter.notes.is_empty()
+    {
+        group.notes.push(Note {
+            at: 0,
+            text: format!("{} has a Lua filter without a script", filter.holder),
+        });
+    }
+    meaning
+}

@@ -1,0 +1,410 @@
+//! Runs a script as Envoy's Lua filter would, for one request: `LuaJIT` as Envoy has it, the handle that scripts are given,
+//! and nothing else of the world. Time and memory are bounded.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use mlua::{
+    AnyUserData, Error, HookTriggers, Lua, LuaOptions, MetaMethod, MultiValue, StdLib, Table,
+    UserData, UserDataMethods, Value, VmState,
+};
+
+/// Instructions that a script may take for one request.
+const MOST_INSTRUCTIONS: u32 = 20_000_000;
+const INSTRUCTIONS_A_LOOK: u32 = 10_000;
+/// In an error: what Envoy would go on with.
+pub(super) const NOT_RUN: &str = "isn't run here";
+
+/// Memory that a script may take, in bytes.
+const MOST_MEMORY: usize = 64 << 20;
+
+/// A request as the Lua filter gets it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    /// Names in lower case, pseudo-headers among them.
+    pub(super) headers: Vec<(String, String)>,
+    /// `ip:port` of the other end of the connection.
+    pub(super) peer: String,
+    pub(super) tls: bool,
+    pub(super) http2: bool,
+    pub(super) route: String,
+    pub(super) virtual_host: String,
+}
+
+/// What a script made of a request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Ran {
+    pub(super) headers: Vec<(String, String)>,
+    /// The status and the location of an answer that the script gave itself.
+    pub(super) answered: Option<(String, Option<String>)>,
+    /// Why the script stopped early.
+    pub(super) error: Option<String>,
+}
+
+/// Headers that Envoy keeps in one place: another line of one is joined to it at once.
+fn on_one_line(name: &str) -> bool {
+    name.starts_with(':')
+        || matches!(
+            name,
+            "x-forwarded-proto"
+                | "x-forwarded-for"
+                | "x-forwarded-host"
+                | "x-forwarded-port"
+                | "x-request-id"
+                | "x-envoy-upstream-rq-timeout-ms"
+                | "x-envoy-upstream-rq-per-try-timeout-ms"
+                | "x-envoy-max-retries"
+                | "x-envoy-retry-on"
+                | "x-envoy-retry-grpc-on"
+                | "x-envoy-retriable-status-codes"
+                | "x-envoy-retriable-header-names"
+                | "x-envoy-hedge-on-per-try-timeout"
+                | "x-envoy-expected-rq-timeout-ms"
+                | "x-envoy-upstream-stream-duration-ms"
+                | "host"
+                | "user-agent"
+                | "content-type"
+                | "content-length"
+                | "connection"
+                | "upgrade"
+                | "te"
+                | "expect"
+                | "grpc-timeout"
+        )
+}
+
+/// The status and the location of an answer.
+type Answer = Rc<RefCell<Option<(String, Option<String>)>>>;
+type Lines = Rc<RefCell<Vec<(String, String)>>>;
+
+/// `handle:headers()`.
+#[derive(Clone)]
+struct Headers(Lines);
+
+impl Headers {
+    fn all(&self, name: &str) -> Vec<String> {
+        let name = name.to_ascii_lowercase();
+        self.0
+            .borrow()
+            .iter()
+            .filter(|(known, _)| *known == name)
+            .map(|(_, value)| value.clone())
+            .collect()
+    }
+}
+
+impl UserData for Headers {
+    fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
+        methods.add_method("get", |_, this, name: String| {
+            let all = this.all(&name);
+            Ok((!all.is_empty()).then(|| all.join(",")))
+        });
+        methods.add_method("getAtIndex", |_, this, (name, index): (String, i64)| {
+            Ok(usize::try_from(index)
+                .ok()
+                .and_then(|index| this.all(&name).get(index).cloned()))
+        });
+        methods.add_method("getNumValues", |_, this, name: String| {
+            Ok(this.all(&name).len())
+        });
+        methods.add_method("add", |_, this, (name, value): (String, String)| {
+            let name = name.to_ascii_lowercase();
+            let mut lines = this.0.borrow_mut();
+            let known = lines
+                .iter_mut()
+                .find(|(known, _)| *known == name && on_one_line(known));
+            match known {
+                Some((_, before)) => {
+                    before.push(',');
+                    before.push_str(&value);
+                }
+                None => lines.push((name, value)),
+            }
+            Ok(())
+        });
+        methods.add_method("replace", |_, this, (name, value): (String, String)| {
+            let name = name.to_ascii_lowercase();
+            let mut lines = this.0.borrow_mut();
+            let place = lines.iter().position(|(known, _)| *known == name);
+            lines.retain(|(known, _)| *known != name);
+            let place = place.unwrap_or(lines.len()).min(lines.len());
+            lines.insert(place, (name, value));
+            Ok(())
+        });
+        methods.add_method("remove", |_, this, name: String| {
+            let name = name.to_ascii_lowercase();
+            this.0.borrow_mut().retain(|(known, _)| *known != name);
+            Ok(())
+        });
+        methods.add_method("setHttp1ReasonPhrase", |_, _, _: String| Ok(()));
+        methods.add_meta_method(MetaMethod::Pairs, |lua, this, ()| {
+            let lines = this.0.borrow().clone();
+            let at = Cell::new(0_usize);
+            let next = lua.create_function(move |lua, _: MultiValue| {
+                let index = at.get();
+                at.set(index + 1);
+                let mut values = MultiValue::new();
+                if let Some((name, value)) = lines.get(index) {
+                    values.push_back(Value::String(lua.create_string(name)?));
+                    values.push_back(Value::String(lua.create_string(value)?));
+                }
+                Ok(values)
+            })?;
+            Ok((next, Value::Nil, Value::Nil))
+        });
+    }
+}
+
+/// Metadata, of which there is none here, and dynamic metadata, which keeps what is set.
+#[derive(Clone)]
+struct Metadata(Table);
+
+impl UserData for Metadata {
+    fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
+        methods.add_method("get", |_, this, name: String| this.0.get::<Value>(name));
+        methods.add_method(
+            "set",
+            |lua, this, (filter, name, value): (String, String, Value)| {
+                let inner = match this.0.get::<Value>(filter.as_str())? {
+                    Value::Table(table) => table,
+                    _ => lua.create_table()?,
+                };
+                inner.set(name, value)?;
+                this.0.set(filter, inner)
+            },
+        );
+        methods.add_meta_method(MetaMethod::Pairs, |lua, this, ()| {
+            let next: mlua::Function = lua.globals().get("next")?;
+            Ok((next, this.0.clone(), Value::Nil))
+        });
+    }
+}
+
+/// `handle:streamInfo()`, `handle:connection()` and what they give.
+#[derive(Clone)]
+struct Stream {
+    seen: Rc<Seen>,
+    dynamic: Table,
+}
+
+impl UserData for Stream {
+    fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
+        methods.add_method("protocol", |_, this, ()| {
+            Ok(if this.seen.http2 {
+                "HTTP/2"
+            } else {
+                "HTTP/1.1"
+            })
+        });
+        methods.add_method("routeName", |_, this, ()| Ok(this.seen.route.clone()));
+        methods.add_method("virtualHostName", |_, this, ()| {
+            Ok(this.seen.virtual_host.clone())
+        });
+        methods.add_method("virtualClusterName", |_, _, ()| Ok(String::new()));
+        for name in ["downstreamDirectRemoteAddress", "downstreamRemoteAddress"] {
+            methods.add_method(name, |_, this, ()| Ok(this.seen.peer.clone()));
+        }
+        for name in ["downstreamLocalAddress", "downstreamDirectLocalAddress"] {
+            methods.add_method(name, |_, _, ()| Ok("192.0.0.8:8080"));
+        }
+        methods.add_method("requestedServerName", |_, _, ()| Ok(String::new()));
+        methods.add_method("dynamicMetadata", |_, this, ()| {
+            Ok(Metadata(this.dynamic.clone()))
+        });
+        methods.add_method("dynamicTypedMetadata", |_, _, _: String| Ok(Value::Nil));
+        methods.add_method("filterState", |lua, _, ()| {
+            Ok(Metadata(lua.create_table()?))
+        });
+        for name in ["downstreamSslConnection", "ssl"] {
+            methods.add_method(name, |lua, this, ()| {
+                if this.seen.tls {
+                    let ssl = Ssl;
+                    Ok(Value::UserData(lua.create_userdata(ssl)?))
+                } else {
+                    Ok(Value::Nil)
+                }
+            });
+        }
+    }
+}
+
+/// A TLS connection without a client certificate.
+struct Ssl;
+
+impl UserData for Ssl {
+    fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
+        for name in ["peerCertificatePresented", "peerCertificateValidated"] {
+            methods.add_method(name, |_, _, ()| Ok(false));
+        }
+        for name in [
+            "sha256PeerCertificateDigest",
+            "serialNumberPeerCertificate",
+            "issuerPeerCertificate",
+            "subjectPeerCertificate",
+            "urlEncodedPemEncodedPeerCertificate",
+            "sessionId",
+        ] {
+            methods.add_method(name, |_, _, ()| Ok(String::new()));
+        }
+        for name in [
+            "uriSanPeerCertificate",
+            "dnsSansPeerCertificate",
+            "uriSanLocalCertificate",
+            "dnsSansLocalCertificate",
+        ] {
+            methods.add_method(name, |lua, _, ()| lua.create_table());
+        }
+        methods.add_method("tlsVersion", |_, _, ()| Ok("TLSv1.3"));
+        methods.add_method("ciphersuiteString", |_, _, ()| Ok("TLS_AES_128_GCM_SHA256"));
+    }
+}
+
+/// The request handle.
+struct Handle {
+    headers: Lines,
+    stream: Stream,
+    answered: Answer,
+}
+
+/// Ends a script that has answered.
+const ANSWERED: &str = "the script has answered the request";
+
+impl UserData for Handle {
+    fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
+        methods.add_method("headers", |_, this, ()| {
+            Ok(Headers(Rc::clone(&this.headers)))
+        });
+        methods.add_method("trailers", |_, _, ()| Ok(Value::Nil));
+        methods.add_method("metadata", |lua, _, ()| Ok(Metadata(lua.create_table()?)));
+        methods.add_method("streamInfo", |_, this, ()| Ok(this.stream.clone()));
+        methods.add_method("connection", |_, this, ()| Ok(this.stream.clone()));
+        methods.add_method("filterContext", |lua, _, ()| lua.create_table());
+        for name in ["virtualHost", "route"] {
+            methods.add_method(name, |lua, _, ()| Ok(Metadata(lua.create_table()?)));
+        }
+        for name in [
+            "logTrace",
+            "logDebug",
+            "logInfo",
+            "logWarn",
+            "logErr",
+            "logCritical",
+            "clearRouteCache",
+            "setUpstreamOverrideHost",
+        ] {
+            methods.add_method(name, |_, _, _: MultiValue| Ok(()));
+        }
+        methods.add_method("timestamp", |_, _, _: MultiValue| Ok(1_700_000_000_000_i64));
+        methods.add_method("timestampString", |_, _, _: MultiValue| Ok("1700000000000"));
+        methods.add_method("respond", |_, this, (headers, _): (Table, MultiValue)| {
+            let status: String = headers
+                .get::<Option<String>>(":status")?
+                .ok_or_else(|| Error::runtime(":status must be between 200-599"))?;
+            *this.answered.borrow_mut() = Some((status, headers.get("location")?));
+            Err::<(), _>(Error::runtime(ANSWERED))
+        });
+        for name in [
+            "httpCall",
+            "body",
+            "bodyChunks",
+            "importPublicKey",
+            "verifySignature",
+        ] {
+            methods.add_method(name, move |_, _, _: MultiValue| {
+                Err::<(), _>(Error::runtime(format!("{name} {NOT_RUN}")))
+            });
+        }
+    }
+}
+
+/// Runs a script for one request.
+pub(super) fn run(code: &str, seen: &Seen) -> Ran {
+    let lines: Lines = Rc::new(RefCell::new(seen.headers.clone()));
+    let answered: Answer = Rc::default();
+    let result = attempt(code, seen, &lines, &answered);
+    let answered = answered.borrow().clone();
+    let error = result.err().filter(|_| answered.is_none()).map(|error| {
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        first.chars().take(200).collect()
+    });
+    Ran {
+        headers: lines.borrow().clone(),
+        answered,
+        error,
+    }
+}
+
+fn attempt(code: &str, seen: &Seen, lines: &Lines, answered: &Answer) -> mlua::Result<()> {
+    let libraries =
+        StdLib::STRING | StdLib::TABLE | StdLib::MATH | StdLib::BIT | StdLib::OS | StdLib::JIT;
+    let lua = Lua::new_with(libraries, LuaOptions::new())?;
+    lua.set_memory_limit(MOST_MEMORY)?;
+    sandboxed(&lua)?;
+    let looks = Cell::new(0_u32);
+    lua.set_hook(
+        HookTriggers::new().every_nth_instruction(INSTRUCTIONS_A_LOOK),
+        move |_, _| {
+            looks.set(looks.get() + 1);
+            if looks.get() > MOST_INSTRUCTIONS / INSTRUCTIONS_A_LOOK {
+                return Err(Error::runtime(format!(
+                    "a script that takes so many instructions {NOT_RUN}"
+                )));
+            }
+            Ok(VmState::Continue)
+        },
+    )?;
+    lua.load(code)
+        .set_name("=script")
+        .set_mode(mlua::chunk::ChunkMode::Text)
+        .exec()?;
+    let Value::Function(function) = lua.globals().get::<Value>("envoy_on_request")? else {
+        return Ok(());
+    };
+    let stream = Stream {
+        seen: Rc::new(seen.clone()),
+        dynamic: lua.create_table()?,
+    };
+    let handle: AnyUserData = lua.create_userdata(Handle {
+        headers: Rc::clone(lines),
+        stream,
+        answered: Rc::clone(answered),
+    })?;
+    function.call(handle)
+}
+
+/// Takes away what reaches out of the script, and the compiler, which knows no limits.
+fn sandboxed(lua: &Lua) -> mlua::Result<()> {
+    let globals = lua.globals();
+    if let Value::Table(jit) = globals.get::<Value>("jit")? {
+        jit.get::<mlua::Function>("off")?.call::<()>(())?;
+    }
+    for name in [
+        "jit",
+        "load",
+        "loadstring",
+        "loadfile",
+        "dofile",
+        "require",
+        "package",
+        "module",
+        "collectgarbage",
+        "gcinfo",
+        "newproxy",
+        "io",
+        "debug",
+    ] {
+        globals.set(name, Value::Nil)?;
+    }
+    if let Value::Table(os) = globals.get::<Value>("os")? {
+        let safe = lua.create_table()?;
+        for name in ["time", "clock", "date", "difftime"] {
+            safe.set(name, os.get::<Value>(name)?)?;
+        }
+        globals.set("os", safe)?;
+    }
+    if let Value::Table(string) = globals.get::<Value>("string")? {
+        string.set("dump", Value::Nil)?;
+    }
+    globals.set("print", lua.create_function(|_, _: MultiValue| Ok(()))?)
+}
