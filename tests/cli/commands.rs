@@ -171,14 +171,12 @@ fn walk(schema: &Value, kind: &Value, value: &Value, seen: &mut BTreeSet<String>
     }
 }
 
-#[test]
-fn the_table_of_cases_has_every_field() {
+/// The fields of the language that none of these configurations has.
+fn missing_from<'a>(configurations: impl IntoIterator<Item = &'a Value>) -> Vec<String> {
     let schema: Value = serde_json::from_str(&text(&run(&["schema"], ""))).expect("it is JSON");
     let mut seen = BTreeSet::new();
-    for (_, groups) in cases::all() {
-        for group in groups {
-            walk(&schema, &schema, &group.config, &mut seen);
-        }
+    for configuration in configurations {
+        walk(&schema, &schema, configuration, &mut seen);
     }
     let mut missing = Vec::new();
     for (name, object) in schema["$defs"].as_object().expect("definitions") {
@@ -189,7 +187,22 @@ fn the_table_of_cases_has_every_field() {
             }
         }
     }
+    missing
+}
+
+#[test]
+fn the_table_of_cases_has_every_field() {
+    let cases = cases::all();
+    let groups = cases.iter().flat_map(|(_, groups)| groups);
+    let missing = missing_from(groups.map(|group| &group.config));
     assert!(missing.is_empty(), "no case has {missing:#?}");
+}
+
+/// Reader and schema are compared on documents that are made from this one.
+#[test]
+fn everything_yaml_has_every_field() {
+    let missing = missing_from([&crate::language::everything()]);
+    assert!(missing.is_empty(), "it lacks {missing:#?}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn schema() -> Value {
 }
 
 /// A configuration with every field.
-fn everything() -> Value {
+pub(crate) fn everything() -> Value {
     let file = repository().join("tests/configurations/accepted/everything.yaml");
     let documents: Vec<Value> = serde_saphyr::from_multiple(&read(&file)).expect("it is YAML");
     documents.into_iter().next().expect("it has a document")
@@ -410,6 +410,24 @@ fn more_headers_than_can_be_numbered_are_refused_at_the_first_of_them() {
         errors[0].starts_with("untrusted.removeHeaders[65000]: more than 65000 different headers"),
         "{errors:?}"
     );
+}
+
+#[test]
+fn of_very_many_mistakes_the_first_are_shown_and_the_rest_counted() {
+    let rules = vec![json!({"nama": "lb"}); 40_000];
+    let loaded = config::load(
+        json!({"trustedLoadBalancers": rules})
+            .to_string()
+            .as_bytes(),
+    );
+    assert!(loaded.config.is_none());
+    assert_eq!(loaded.problems.len(), 1_001);
+    assert_eq!(
+        loaded.problems[0].to_string(),
+        "trustedLoadBalancers[0].nama: there is no such field (did you mean name?)"
+    );
+    let last = loaded.problems[1_000].to_string();
+    assert!(last.contains("more problems like these"), "{last}");
 }
 
 #[test]
