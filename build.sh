@@ -63,7 +63,12 @@ usage: ./build.sh [COMMAND]
   test --scripts      only shellcheck on the scripts and actionlint on the workflows
   bless               write every expected output anew: of the command, the console sessions, the generated documents, the
                       budgets; read the difference before you commit it
-  bench [OPTIONS]     what a request costs a real Envoy, against Lua; needs two idle cores and some minutes; --help
+  test --instructions
+                      only the budgets of what a request costs Envoy in instructions (some minutes; with valgrind, Debian's)
+  bench [OPTIONS]     what a request costs a real Envoy, against Lua, in processor time; needs two idle cores and some
+                      minutes; --help
+  bench --instructions [OPTIONS]
+                      the same in instructions, which don't depend on the machine; some minutes
   profile [--configure] WORKLOAD
                       the instructions of one request, or of taking its configuration, by function; without WORKLOAD it
                       lists them
@@ -236,6 +241,11 @@ cmd_test() {
     local began=$SECONDS others=$OLDEST_ENVOY version
     case "${1-}" in
     # One part alone.
+    --instructions)
+        [ $# = 1 ] || fail "--instructions takes no arguments"
+        step "budgets of instructions" cmd_bench --instructions --budgets
+        return
+        ;;
     --envoy)
         [ $# = 2 ] || fail "--envoy takes one version" "known to work: $KNOWN_ENVOYS"
         step "module and Envoy" export_artifacts "$2"

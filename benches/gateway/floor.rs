@@ -1,9 +1,7 @@
 //! Modules that make a workload's calls to Envoy and do nothing else: what no code of ours could be cheaper than.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
-
-use tempfile::TempDir;
+use std::path::{Path, PathBuf};
 
 /// One call to Envoy.
 #[derive(Clone, Copy)]
@@ -21,10 +19,10 @@ const PROTO: Call = Call::Set("x-forwarded-proto", "https");
 
 /// Their names, and the calls that they make.
 pub(crate) const FLOORS: &[(&str, &[Call])] = &[
-    ("an empty module", &[]),
-    ("calls of: xfp only", &[Call::Headers, SOURCE, PROTO]),
+    ("module-empty", &[]),
+    ("module-xfp-floor", &[Call::Headers, SOURCE, PROTO]),
     (
-        "calls of: full job",
+        "module-floor",
         &[
             Call::Headers,
             SOURCE,
@@ -39,10 +37,8 @@ pub(crate) const FLOORS: &[(&str, &[Call])] = &[
 ];
 
 /// Writes such a module into a folder.
-pub(crate) fn write(folder: &TempDir, name: &str, calls: &[Call]) -> PathBuf {
-    let path = folder
-        .path()
-        .join(format!("{}.wasm", name.replace([' ', ':'], "-")));
+pub(crate) fn write(folder: &Path, name: &str, calls: &[Call]) -> PathBuf {
+    let path = folder.join(format!("{name}.wasm"));
     let bytes = wat::parse_str(text(calls)).expect("the module is well-formed");
     std::fs::write(&path, bytes).expect("the module can be written");
     path

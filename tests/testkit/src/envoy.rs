@@ -56,6 +56,28 @@ impl Envoy {
         environment: &BTreeMap<String, String>,
         arguments: &[&str],
     ) -> Self {
+        let envoy = Command::new(artifacts::envoy());
+        Self::launch(envoy, bootstrap, environment, arguments, START)
+    }
+
+    /// Starts Envoy as the last argument of another program, such as a profiler, which may take ten times as long. The
+    /// other program has to become Envoy's process.
+    ///
+    /// # Panics
+    /// As [`Envoy::start`].
+    #[must_use]
+    pub fn start_under(mut program: Command, bootstrap: &Value, arguments: &[&str]) -> Self {
+        program.arg(artifacts::envoy());
+        Self::launch(program, bootstrap, &BTreeMap::new(), arguments, START * 10)
+    }
+
+    fn launch(
+        envoy: Command,
+        bootstrap: &Value,
+        environment: &BTreeMap<String, String>,
+        arguments: &[&str],
+        patience: Duration,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let mut bootstrap = bootstrap.clone();
         bootstrap["admin"] =
@@ -66,7 +88,7 @@ impl Envoy {
         } else {
             &["--concurrency", "1"]
         };
-        let child = command(&bootstrap, folder.path())
+        let child = configured(envoy, &bootstrap, folder.path())
             .args(["--drain-time-s", "1"])
             .args(["--file-flush-interval-msec", "50"])
             .args(workers)
@@ -82,12 +104,12 @@ impl Envoy {
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             listeners: BTreeMap::new(),
         };
-        envoy.wait_until_ready(&admin_file);
+        envoy.wait_until_ready(&admin_file, patience);
         envoy
     }
 
-    fn wait_until_ready(&mut self, admin_file: &Path) {
-        let deadline = Instant::now() + START;
+    fn wait_until_ready(&mut self, admin_file: &Path, patience: Duration) {
+        let deadline = Instant::now() + patience;
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("Envoy ended with {status}:\n{}", self.log_tail());
@@ -222,7 +244,7 @@ impl Drop for Envoy {
 /// Where Envoy can't be run.
 pub fn validate(bootstrap: &Value) -> Result<(), String> {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let status = command(bootstrap, folder.path())
+    let status = configured(Command::new(artifacts::envoy()), bootstrap, folder.path())
         .args(["--mode", "validate"])
         .status()
         .expect("Envoy can be run");
@@ -233,11 +255,10 @@ pub fn validate(bootstrap: &Value) -> Result<(), String> {
     }
 }
 
-fn command(bootstrap: &Value, folder: &Path) -> Command {
+fn configured(mut command: Command, bootstrap: &Value, folder: &Path) -> Command {
     let file = folder.join("bootstrap.json");
     std::fs::write(&file, bootstrap.to_string()).expect("the bootstrap can be written");
     let log = std::fs::File::create(folder.join("log")).expect("a log can be written");
-    let mut command = Command::new(artifacts::envoy());
     command
         .arg("--config-path")
         .arg(file)

@@ -31,6 +31,7 @@ pub struct Listener {
     tls: bool,
     at: Value,
     observed: bool,
+    network_filters: Vec<Value>,
     filters: Vec<Value>,
     virtual_hosts: Value,
     settings: Value,
@@ -46,6 +47,7 @@ impl Listener {
             tls: false,
             at: json!({"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}}),
             observed: true,
+            network_filters: Vec::new(),
             filters: Vec::new(),
             settings: json!({}),
             virtual_hosts: json!([{
@@ -63,6 +65,13 @@ impl Listener {
                 ],
             }]),
         }
+    }
+
+    /// Gives the listener another name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
     }
 
     /// Settings of the connection manager.
@@ -90,6 +99,13 @@ impl Listener {
     #[must_use]
     pub fn unobserved(mut self) -> Self {
         self.observed = false;
+        self
+    }
+
+    /// Adds a network filter in front of the connection manager, behind those before.
+    #[must_use]
+    pub fn network_filter(mut self, filter: Value) -> Self {
+        self.network_filters.push(filter);
         self
     }
 
@@ -181,9 +197,11 @@ impl Listener {
             manager["early_header_mutation_extensions"] = json!([early_mutation()]);
         }
         merge(&mut manager, self.settings.clone());
-        let mut chain = json!({"filters": [{
+        let mut network_filters = self.network_filters.clone();
+        network_filters.push(json!({
             "name": "envoy.filters.network.http_connection_manager", "typed_config": manager,
-        }]});
+        }));
+        let mut chain = json!({"filters": network_filters});
         if self.tls {
             chain["transport_socket"] = tls_socket();
         }
