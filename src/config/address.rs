@@ -315,20 +315,22 @@ fn canonical(net: IpNet) -> IpNet {
 
 /// What people often write that an address can't be.
 fn why_not(text: &str) -> &'static str {
-    if text.contains('*') {
+    let has = |wanted: u8| text.bytes().any(|b| b == wanted);
+    if has(b'*') {
         ": wildcards are not understood"
-    } else if text.contains('-') {
+    } else if has(b'-') {
         ": ranges are not understood"
-    } else if text.contains(',') {
+    } else if has(b',') {
         ": write each block as its own list entry"
-    } else if text.starts_with('[') || (text.matches(':').count() == 1) {
+    } else if text.starts_with('[') || (text.bytes().filter(|b| *b == b':').count() == 1) {
         ": leave out brackets and ports"
     } else if text.trim() != text {
         ": it has spaces around it"
-    } else if text.split('.').count() == 4 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+    } else if text.bytes().filter(|b| *b == b'.').count() == 3
+        && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
     {
         ": each part is a number from 0 to 255 without leading zeros"
-    } else if text.bytes().any(|b| b.is_ascii_alphabetic()) && text.contains('.') {
+    } else if text.bytes().any(|b| b.is_ascii_alphabetic()) && has(b'.') {
         ": host names are not looked up"
     } else {
         ""

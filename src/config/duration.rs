@@ -107,18 +107,14 @@ pub(crate) fn parse(text: &str) -> Result<Millis, Wrong> {
     let mut smallest = None;
     let mut in_order = true;
     while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
+        let digits = length_of(rest, |b| b.is_ascii_digit() || *b == b'.');
         let (number, tail) = rest.split_at_checked(digits).unwrap_or((rest, ""));
-        let unit_len = tail
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(tail.len());
+        let unit_len = length_of(tail, u8::is_ascii_alphabetic);
         let (name, after) = tail.split_at_checked(unit_len).unwrap_or((tail, ""));
         let Some(position) = UNITS.iter().position(|unit| unit.name == name) else {
             return Err(match name {
                 "" => wrong(&format!("a number needs a unit: {NAMES}")),
-                "us" | "µs" | "ns" => wrong("Envoy's timeouts are whole milliseconds"),
+                "us" | "ns" => wrong("Envoy's timeouts are whole milliseconds"),
                 "d" => wrong("there is no unit for days, write 24h"),
                 other => wrong(&format!(
                     "{} is not a unit; units are {NAMES}",
@@ -172,6 +168,11 @@ pub(crate) fn parse(text: &str) -> Result<Millis, Wrong> {
         ));
     }
     sum.map_err(|_| wrong("the longest that can be written is 24 days (576h)"))
+}
+
+/// How many bytes at the beginning are such.
+fn length_of(text: &str, such: fn(&u8) -> bool) -> usize {
+    text.bytes().take_while(such).count()
 }
 
 /// A pattern of what [`parse`] reads.

@@ -285,7 +285,7 @@ fn value_problem(text: &str) -> Option<&'static str> {
 }
 
 fn is_token(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
+    c.is_ascii_graphic() && !r#""(),/:;<=>?@[\]{}"#.bytes().any(|b| char::from(b) == c)
 }
 
 /// A pattern of these words, in any case.

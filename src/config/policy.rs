@@ -248,7 +248,7 @@ fn retry_word(at: At<'_>, here: &RetryWords, elsewhere: &RetryWords) -> Option<S
     let words = || here.words.iter().copied();
     let help = if elsewhere.words.contains(&text) {
         format!("it belongs under {}", elsewhere.field)
-    } else if text.contains(',') {
+    } else if text.bytes().any(|b| b == b',') {
         "write each condition as its own list entry".to_owned()
     } else if text.len() == 3 && text.bytes().all(|b| b.is_ascii_digit()) {
         format!("write it under statusCodes: [{text}]")
