@@ -9,10 +9,11 @@ struct Budget {
 }
 
 const BUDGETS: &[Budget] = &[
+    // 1.104 with callbacks of our own; the proxy-wasm crate's life cycle takes 1,000 instructions a request more.
     Budget {
         of: "module-full",
         against: "module-floor",
-        most: 1.12,
+        most: 1.14,
     },
     Budget {
         of: "native-full",
