@@ -84,6 +84,17 @@ fn path(wide: &PathPattern, narrow: &PathPattern) -> bool {
         (PathPattern::Prefix(prefix), PathPattern::Exact(path) | PathPattern::Prefix(path)) => path
             .strip_prefix(prefix.as_str())
             .is_some_and(|rest| rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/')),
+        // What begins with the text lies below the segment only if the text goes on behind it.
+        (PathPattern::Prefix(prefix), PathPattern::StartsWith(start)) => {
+            let segment = prefix.trim_end_matches('/');
+            start
+                .strip_prefix(segment)
+                .is_some_and(|rest| rest.starts_with('/') && start.len() >= prefix.len())
+        }
+        (
+            PathPattern::StartsWith(start),
+            PathPattern::Exact(path) | PathPattern::Prefix(path) | PathPattern::StartsWith(path),
+        ) => path.starts_with(start.as_str()),
         (PathPattern::Suffix(suffix), PathPattern::Exact(path) | PathPattern::Suffix(path)) => {
             path.ends_with(suffix.as_str())
         }

@@ -34,12 +34,14 @@ object! {
 choice! {
     /// One of these. Case matters. There are no regular expressions: a small engine for them adds 62 KB to a module
     /// that has to stay below 320 KB.
-    pub enum PathPattern = "PathMatch", "paths[], notPaths[]", "{prefix: /upload}, {exact: /login} or {suffix: .png}";
+    pub enum PathPattern = "PathMatch", "paths[], notPaths[]", "{prefix: /upload}, {exact: /login}, {startsWith: /up} or {suffix: .png}";
 
     /// The path is this.
     Exact(String) = "exact": PathText, "/login";
     /// The path is this or lies below it: `/upload` holds `/upload/x`, not `/uploads`.
     Prefix(String) = "prefix": PathText, "/upload";
+    /// The path's text begins with this, as `prefix` of a VirtualService does: `/upload` holds `/uploads` too.
+    StartsWith(String) = "startsWith": PathText, "/upload";
     /// The path ends in this.
     Suffix(String) = "suffix": PathEnd, ".png";
 }

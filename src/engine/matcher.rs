@@ -114,6 +114,7 @@ pub(crate) fn path_matches(pattern: &PathPattern, path: &[u8]) -> bool {
         PathPattern::Prefix(prefix) => path
             .strip_prefix(prefix.as_bytes())
             .is_some_and(|rest| rest.is_empty() || prefix.ends_with('/') || rest.starts_with(b"/")),
+        PathPattern::StartsWith(start) => path.starts_with(start.as_bytes()),
         PathPattern::Suffix(suffix) => path.ends_with(suffix.as_bytes()),
     }
 }
@@ -202,6 +203,9 @@ mod tests {
         ] {
             assert_eq!(path_matches(&prefix, path.as_bytes()), holds, "{path}");
         }
+        let start = PathPattern::StartsWith("/upload".into());
+        assert!(path_matches(&start, b"/uploads"));
+        assert!(!path_matches(&start, b"/up"));
         let below =
             |prefix: &str, path: &[u8]| path_matches(&PathPattern::Prefix(prefix.into()), path);
         assert!(below("/", b"/anything"));

@@ -343,7 +343,7 @@ impl Keys {
                     keys.segments = keys.segments.max(slashes + 1);
                     Hash::of(Kind::PathPrefix).with_all(path.as_bytes())
                 }
-                PathPattern::Suffix(_) => return None,
+                PathPattern::StartsWith(_) | PathPattern::Suffix(_) => return None,
             };
             keys.hashes.push(hash.0);
         }

@@ -11,4 +11,5 @@ mod files;
 mod fuzz_corpus;
 mod language;
 mod migrate;
+mod overridden;
 mod where_people_check;

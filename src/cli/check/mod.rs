@@ -26,7 +26,7 @@ pub(super) struct Checked {
     pub(super) left_out: Vec<LeftOut>,
     /// The file of each configuration that was found.
     pub(super) configurations: Vec<Rc<Source>>,
-    /// `routes` entries that leave VirtualServices' own timeouts and retries alone.
+    /// `routes` entries that leave the routes' own timeouts and retries alone.
     pub(super) suggested_routes: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ pub(super) fn sources(sources: &[Rc<Source>]) -> Checked {
             .diagnostics
             .push(nothing_found(source, all.known > 0));
     }
-    let mut overrides = overridden::Found::default();
+    let mut overrides = overridden::Found::new(&all.resources);
     for plugin in &mut plugins {
         checked.configurations.push(Rc::clone(&plugin.source));
         let mut problems = std::mem::take(&mut plugin.loaded.problems);
@@ -69,7 +69,8 @@ pub(super) fn sources(sources: &[Rc<Source>]) -> Checked {
             manager::rules(config, plugin.manager, &mut problems);
             spoofable_signals(config, &mut problems);
             missing_variables(plugin, &mut problems);
-            overrides.of(config, &all.policies);
+            let holder = plugin.resource.and_then(|index| all.resources.get(index));
+            overrides.of(config, holder);
         }
         checked.add(plugin, problems);
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::envoy::{self, Place};
 use super::ours::{self, Evidence};
-use super::{Contents, Form, Plugin, document, virtual_service};
+use super::{Contents, Form, Plugin, document};
 use crate::cli::files::{Located, Source, SyntaxError};
 use crate::cli::report::{Diagnostic, codes};
 use crate::cli::setup::Resource;
@@ -84,12 +84,6 @@ pub(super) fn resource(
                 extension_policy(source, resource, wasm, &holder, contents);
             }
         }
-        "VirtualService" => virtual_service::read(
-            source,
-            resource,
-            &format!("{namespace}/{name}"),
-            &mut contents.policies,
-        ),
         "ConfigMap" | "Secret" => {
             for data in ["data", "stringData"] {
                 if kind == "Secret" && data == "data" {

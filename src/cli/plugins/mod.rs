@@ -7,7 +7,6 @@ mod handed;
 mod kubernetes;
 mod manager;
 mod ours;
-mod virtual_service;
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -18,7 +17,6 @@ use super::setup::Resource;
 use crate::config::{self, Loaded};
 pub(super) use kubernetes::resources;
 pub(super) use manager::Manager;
-pub(super) use virtual_service::ExplicitPolicy;
 
 /// A plugin of ours in a file.
 pub(super) struct Plugin {
@@ -57,7 +55,6 @@ pub(super) struct Contents {
     pub(super) plugins: Vec<Plugin>,
     /// Objects without any field of ours: configurations only if there is no other.
     pub(super) perhaps: Vec<Plugin>,
-    pub(super) policies: Vec<ExplicitPolicy>,
     /// Plugins of ours whose configuration is missing or can't arrive, and what can't be read.
     pub(super) findings: Vec<Diagnostic>,
     /// The resources that stand around them.
@@ -78,7 +75,6 @@ impl Contents {
         self.patches.extend(other.patches);
         self.plugins.extend(other.plugins);
         self.perhaps.extend(other.perhaps);
-        self.policies.extend(other.policies);
         self.findings.extend(other.findings);
         self.known += other.known;
     }

@@ -70,6 +70,6 @@ codes! {
         "What a patch comes to depends on its base, so that it can't be judged alone.",
         "Check what `kustomize build` prints.";
     OVERRIDDEN_BY_DEFAULTS = "overridden-by-defaults",
-        "The plugin's `defaults` write x-envoy headers, which beat a route's own timeout and retries.",
+        "The plugin's `defaults` write x-envoy headers, which beat a route's own timeout and retries: those of a VirtualService, HTTPRoute, GRPCRoute or BackendTrafficPolicy.",
         "Add the `routes` entry that check prints, with `inherit`.";
 }
