@@ -3,6 +3,7 @@
 // A test ends when something is not as expected.
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod around;
 mod as_envoy;
 mod command;
 mod commands;

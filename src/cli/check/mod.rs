@@ -1,5 +1,6 @@
 //! `trusted-lb check`: what is wrong with configurations, before a gateway sees them.
 
+mod around;
 mod envelope;
 mod manager;
 mod overridden;
@@ -61,15 +62,21 @@ pub(super) fn sources(sources: &[Rc<Source>]) -> Checked {
             .diagnostics
             .push(nothing_found(source, all.known > 0));
     }
+    checked
+        .diagnostics
+        .extend(around::findings(&plugins, &all.resources));
     let mut overrides = overridden::Found::new(&all.resources);
     for plugin in &mut plugins {
         checked.configurations.push(Rc::clone(&plugin.source));
         let mut problems = std::mem::take(&mut plugin.loaded.problems);
         if let Some(config) = &plugin.loaded.config {
-            manager::rules(config, plugin.manager, &mut problems);
+            let holder = plugin.resource.and_then(|index| all.resources.get(index));
+            let manager = plugin
+                .manager
+                .or_else(|| around::manager(plugin, holder?, &all.resources));
+            manager::rules(config, manager, &mut problems);
             spoofable_signals(config, &mut problems);
             missing_variables(plugin, &mut problems);
-            let holder = plugin.resource.and_then(|index| all.resources.get(index));
             overrides.of(config, holder);
         }
         checked.add(plugin, problems);

@@ -63,6 +63,15 @@ codes! {
     TARGET_NEVER_HOLDS = "target-never-holds",
         "What targetRefs point to can't have the plugin, so that it is never loaded and every request passes without it.",
         "Point to a Gateway of the Gateway API in the same namespace that Istio deploys itself; for any other gateway write a selector.";
+    REDIRECT_LOOPS = "redirect-loops",
+        "An HTTPRoute answers every request with a redirect to https. Behind a load balancer that ends TLS the browser comes back with the same plain request, so that it never ends. No filter can mend it: the Gateway API's redirect doesn't look at the scheme.",
+        "Redirect only requests with `x-forwarded-proto: http`, by a header match, and give the others a rule with backendRefs.";
+    OPEN_WITHOUT_FILTER = "open-without-filter",
+        "Envoy Gateway's failOpen lets requests pass if the filter can't be loaded. With clientIPDetection Envoy keeps a client's own x-forwarded-proto then.",
+        "Leave failOpen out.";
+    SEVERAL_PLUGINS = "several-plugins",
+        "Two plugins of ours are for the same workload. Both run, and the later one overwrites the headers that the other wrote.",
+        "Put everything into one configuration.";
     WRITTEN_TWICE = "written-twice",
         "A field stands twice in the same object. kubectl and Envoy take the last one in silence.",
         "Leave one of them out.";
