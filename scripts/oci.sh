@@ -29,8 +29,7 @@ write_image() {
     written=$(target/release/oci-image "$MODULE" "$LAYOUT" "$version" "${annotations[@]}")
     manifest_sha256=$(awk '$1 == "manifest" { print $2 }' <<<"$written")
     module_sha256=$(awk '$1 == "module" { print $2 }' <<<"$written")
-    cargo metadata --format-version 1 --locked --filter-platform "$WASM_TARGET" |
-        target/release/sbom trusted-lb "$module_sha256" "$revision" "$(std_version)" >"$BILL.part"
+    target/release/sbom trusted-lb "$WASM_TARGET" "$module_sha256" "$revision" "$(std_version)" >"$BILL.part"
     mv "$BILL.part" "$BILL"
 }
 

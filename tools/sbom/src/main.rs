@@ -1,32 +1,26 @@
 //! Writes a bill of materials of what is linked into the module, in `CycloneDX`'s JSON.
 //!
-//! Reads `cargo metadata`, filtered for the module's target, from standard input. Build scripts, tests and the other
-//! packages of the workspace are not in the module, and so not in its bill; the standard library is.
+//! `cargo tree` says which packages are linked: it resolves features for this one package, while `cargo metadata` gives
+//! each package the features that any member of the workspace asks for. `cargo metadata` describes the packages. Build
+//! scripts, procedural macros and tests are not in the module, and so not in its bill; the standard library is.
 
 // Of JSON: what isn't there is null, and what is written to is an object made here.
 #![allow(clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use serde_json::{Value, json};
 
-const USAGE: &str = "usage: cargo metadata … | sbom PACKAGE MODULE-SHA256 REVISION STD-VERSION";
+const USAGE: &str = "usage: sbom PACKAGE TARGET MODULE-SHA256 REVISION STD-VERSION";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [package, sha256, revision, std_version] = arguments.as_slice() else {
+    let [package, target, sha256, revision, std_version] = arguments.as_slice() else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    let mut text = String::new();
-    let bill = std::io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|error| error.to_string())
-        .and_then(|_| serde_json::from_str(&text).map_err(|error| error.to_string()))
-        .and_then(|metadata: Value| bill(&metadata, package, sha256, revision, std_version));
-    match bill {
+    match bill(package, target, sha256, revision, std_version) {
         Ok(bill) => {
             println!("{bill:#}");
             ExitCode::SUCCESS
@@ -39,55 +33,53 @@ fn main() -> ExitCode {
 }
 
 fn bill(
-    metadata: &Value,
     root: &str,
+    target: &str,
     sha256: &str,
     revision: &str,
     std_version: &str,
 ) -> Result<Value, String> {
-    let by_id = |list: &Value| -> BTreeMap<String, Value> {
-        let items = list.as_array().into_iter().flatten();
-        items
-            .filter_map(|item| Some((item["id"].as_str()?.to_owned(), item.clone())))
-            .collect()
-    };
-    let packages = by_id(&metadata["packages"]);
-    let nodes = by_id(&metadata["resolve"]["nodes"]);
-    let (root_id, _) = packages
-        .iter()
-        .find(|(_, package)| package["name"] == root && package["source"].is_null())
-        .ok_or_else(|| format!("there is no package {root} in this workspace"))?;
+    let metadata = cargo(&[
+        "metadata",
+        "--format-version=1",
+        "--locked",
+        "--filter-platform",
+        target,
+    ])?;
+    let metadata: Value = serde_json::from_str(&metadata).map_err(|error| error.to_string())?;
+    let listed = metadata["packages"].as_array().into_iter().flatten();
+    let packages: BTreeMap<Id, &Value> = listed.map(|package| (Id::of(package), package)).collect();
+    let tree = cargo(&[
+        "tree",
+        "--locked",
+        "--package",
+        root,
+        "--target",
+        target,
+        "--edges",
+        "normal,no-proc-macro",
+        "--prefix",
+        "depth",
+        "--no-dedupe",
+        "--format",
+        " {p}",
+    ])?;
+    let (root, edges) = linked(&tree)?;
 
-    let mut linked = BTreeSet::new();
-    let mut open = vec![root_id.clone()];
-    let mut edges = BTreeMap::new();
-    while let Some(id) = open.pop() {
-        if !linked.insert(id.clone()) {
-            continue;
-        }
-        let node = nodes
-            .get(&id)
-            .ok_or_else(|| format!("{id} is not resolved"))?;
-        let used: Vec<String> = linked_dependencies(node, &packages);
-        open.extend(used.iter().cloned());
-        edges.insert(id, used);
-    }
-
-    let reference = |id: &String| packages.get(id).map(purl).unwrap_or_default();
     let std_reference = format!("rust-std@{std_version}");
     let mut components = Vec::new();
     let mut dependencies = Vec::new();
-    for id in &linked {
-        let Some(package) = packages.get(id) else {
-            continue;
-        };
-        if id != root_id {
-            components.push(component(package));
+    for (id, on) in &edges {
+        let package = packages
+            .get(id)
+            .ok_or_else(|| format!("cargo metadata doesn't know {}", id.purl()))?;
+        if *id != root {
+            components.push(component(id, package));
         }
-        let mut on: Vec<String> = edges.get(id).into_iter().flatten().map(reference).collect();
+        let mut on: Vec<String> = on.iter().map(Id::purl).collect();
         on.push(std_reference.clone());
         on.sort();
-        dependencies.push(json!({"ref": purl(package), "dependsOn": on}));
+        dependencies.push(json!({"ref": id.purl(), "dependsOn": on}));
     }
     components.push(json!({
         "type": "library", "bom-ref": std_reference, "name": "rust-std", "version": std_version,
@@ -95,7 +87,10 @@ fn bill(
         "licenses": [{"expression": "MIT OR Apache-2.0"}],
     }));
     dependencies.push(json!({"ref": std_reference, "dependsOn": []}));
-    let mut module = packages.get(root_id).map(component).unwrap_or_default();
+    let mut module = packages
+        .get(&root)
+        .map(|package| component(&root, package))
+        .unwrap_or_default();
     module["type"] = "application".into();
     module["hashes"] = json!([{"alg": "SHA-256", "content": sha256}]);
     module["properties"] = json!([{"name": "revision", "value": revision}]);
@@ -110,33 +105,81 @@ fn bill(
     }))
 }
 
-/// What a package is linked with: no build scripts, no tests, no macros that only run while compiling.
-fn linked_dependencies(node: &Value, packages: &BTreeMap<String, Value>) -> Vec<String> {
-    let each = node["deps"].as_array().into_iter().flatten();
-    each.filter(|dependency| {
-        let kinds = dependency["dep_kinds"].as_array().into_iter().flatten();
-        kinds.into_iter().any(|kind| kind["kind"].is_null())
-    })
-    .filter_map(|dependency| dependency["pkg"].as_str())
-    .filter(|id| packages.get(*id).is_some_and(|package| !is_macro(package)))
-    .map(str::to_owned)
-    .collect()
+/// A package's name and version. A build links no two packages that have both in common.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Id {
+    name: String,
+    version: String,
 }
 
-fn is_macro(package: &Value) -> bool {
-    let targets = package["targets"].as_array().into_iter().flatten();
-    targets
-        .flat_map(|target| target["kind"].as_array().into_iter().flatten())
-        .any(|kind| kind == "proc-macro")
+impl Id {
+    /// Of a package that `cargo metadata` lists.
+    fn of(package: &Value) -> Self {
+        let field = |name: &str| package[name].as_str().unwrap_or_default().to_owned();
+        Self {
+            name: field("name"),
+            version: field("version"),
+        }
+    }
+
+    fn purl(&self) -> String {
+        format!("pkg:cargo/{}@{}", self.name, self.version)
+    }
 }
 
-fn component(package: &Value) -> Value {
+/// The root of a tree that `cargo tree --prefix depth` printed, and each package with those that it depends on.
+fn linked(tree: &str) -> Result<(Id, BTreeMap<Id, BTreeSet<Id>>), String> {
+    let mut edges: BTreeMap<Id, BTreeSet<Id>> = BTreeMap::new();
+    // From the root to the package of the line before.
+    let mut path: Vec<Id> = Vec::new();
+    for line in tree.lines() {
+        let unknown = || format!("cargo tree printed an unknown line: {line}");
+        let mut words = line.split_whitespace();
+        let depth: usize = words
+            .next()
+            .and_then(|word| word.parse().ok())
+            .ok_or_else(unknown)?;
+        let name = words.next().ok_or_else(unknown)?.to_owned();
+        let version = words
+            .next()
+            .and_then(|word| word.strip_prefix('v'))
+            .ok_or_else(unknown)?
+            .to_owned();
+        let id = Id { name, version };
+        path.truncate(depth);
+        if let Some(parent) = path.last() {
+            edges.entry(parent.clone()).or_default().insert(id.clone());
+        }
+        edges.entry(id.clone()).or_default();
+        path.push(id);
+    }
+    let root = path
+        .into_iter()
+        .next()
+        .ok_or("cargo tree printed nothing")?;
+    Ok((root, edges))
+}
+
+fn cargo(arguments: &[&str]) -> Result<String, String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(arguments)
+        .output()
+        .map_err(|error| format!("cargo can't be run: {error}"))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("cargo {}: {stderr}", arguments.join(" ")));
+    }
+    String::from_utf8(output.stdout).map_err(|error| error.to_string())
+}
+
+fn component(id: &Id, package: &Value) -> Value {
     let mut component = json!({
         "type": "library",
-        "bom-ref": purl(package),
-        "name": package["name"],
-        "version": package["version"],
-        "purl": purl(package),
+        "bom-ref": id.purl(),
+        "name": id.name,
+        "version": id.version,
+        "purl": id.purl(),
     });
     if let Some(licence) = package["license"].as_str() {
         // The slash that old manifests have means the same.
@@ -153,9 +196,4 @@ fn component(package: &Value) -> Value {
         component["externalReferences"] = json!([{"type": "vcs", "url": repository}]);
     }
     component
-}
-
-fn purl(package: &Value) -> String {
-    let field = |name: &str| package[name].as_str().unwrap_or_default();
-    format!("pkg:cargo/{}@{}", field("name"), field("version"))
 }
