@@ -169,6 +169,11 @@ const NAMES: &[&str] = &[
     "x-envoy-max-retries",
     "x-envoy-retry-on",
     "x-envoy-retriable-status-codes",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-upstream-stream-duration-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x.forwarded.proto",
+    "x~forwarded~ssl",
 ];
 
 fn matches(choices: &mut Choices<'_>) -> serde_json::Map<String, Value> {
@@ -261,7 +266,14 @@ fn policy(choices: &mut Choices<'_>) -> serde_json::Map<String, Value> {
 }
 
 fn configuration_from(choices: &mut Choices<'_>) -> Value {
-    let peer = *choices.one(&["auto", "source", "forwardedFor", "header:x-lb-peer"]);
+    let peer = *choices.one(&[
+        "auto",
+        "source",
+        "forwardedFor",
+        "header:x-lb-peer",
+        "filterState",
+        "filterState:a.key",
+    ]);
     let helper = peer.starts_with("header:");
     let mut rules = Vec::new();
     for index in 0..choices.below(4) {
@@ -307,12 +319,27 @@ fn configuration_from(choices: &mut Choices<'_>) -> Value {
     let mut document = json!({
         "peerAddress": peer,
         "trustedLoadBalancers": rules,
-        "untrusted": {"forwardedProto": choices.one(&["connection", "connection", "http"])},
+        "mode": choices.one(&["enforce", "enforce", "shadow"]),
         "rewriteScheme": choices.one(&["auto", "always", "never"]),
         "forwardedPort": choices.byte() & 1 == 1,
         "defaults": policy(choices),
         "routes": routes,
     });
+    match choices.below(4) {
+        0 => {}
+        kind => {
+            let mut untrusted =
+                json!({"forwardedProto": choices.one(&["connection", "connection", "http"])});
+            if choices.byte() & 1 == 1 {
+                untrusted["removeHeaders"] = json!(["x-edge", "x-lb-tls"]);
+            }
+            if kind == 2 {
+                untrusted["action"] = json!("refuse");
+                untrusted["except"] = json!([{"paths": [{"exact": choices.one(&["/", "/a"])}]}]);
+            }
+            document["untrusted"] = untrusted;
+        }
+    }
     if helper {
         document["helperToken"] = json!({"fromEnv": "TOKEN"});
     }
@@ -362,6 +389,14 @@ fn request_from(choices: &mut Choices<'_>) -> Plain {
         Attribute::SourceAddress.path().to_owned(),
         choices.text().into(),
     );
+    for key in [config::DEFAULT_PEER_KEY, "a.key"] {
+        if choices.byte() & 1 == 1 {
+            let value = choices.text().into();
+            request
+                .attributes
+                .insert(format!("filter_state\0{key}"), value);
+        }
+    }
     let (authority, path) = (choices.text(), choices.text());
     request = request.with(":authority", authority).with(":path", path);
     request = request.with(
@@ -393,7 +428,7 @@ pub fn decide(data: &[u8]) {
     };
     let engine = compiled(&config);
     let request = request_from(&mut choices);
-    let decision = engine.decide(&request);
+    let mut decision = engine.decide(&request);
     let explanation = engine.explain(&request);
     assert_eq!(
         explanation.decision, decision,
@@ -421,6 +456,17 @@ pub fn decide(data: &[u8]) {
             );
         }
     }
+    if config.mode == config::Mode::Shadow {
+        // It decides as it would enforced, and carries out next to nothing.
+        decision
+            .operations
+            .retain(|operation| engine.carries_out(operation));
+        assert!(
+            (decision.operations.iter())
+                .all(|operation| matches!(operation, Operation::Remove { .. }))
+        );
+        return;
+    }
     let after = request.after(&decision.operations);
     let connection = if request
         .attributes
@@ -431,11 +477,30 @@ pub fn decide(data: &[u8]) {
         "http"
     };
     let proto = after.values("x-forwarded-proto");
+    if decision.refusal.is_some() {
+        assert!(decision.rule.is_none() && decision.operations.is_empty());
+        return;
+    }
+    if !config.judges_schemes() {
+        for alone in [
+            "x-forwarded-proto",
+            ":scheme",
+            "forwarded",
+            "x_forwarded_proto",
+        ] {
+            assert_eq!(after.values(alone), request.values(alone), "{document:#}");
+        }
+        return;
+    }
     assert!(
         matches!(proto.as_slice(), [b"http" | b"https"]),
         "{document:#}\n{after:?}"
     );
-    for twin in ["x_forwarded_proto", "x-forwarded_proto"] {
+    for twin in [
+        "x_forwarded_proto",
+        "x-forwarded_proto",
+        "x.forwarded.proto",
+    ] {
         assert!(after.values(twin).is_empty(), "{document:#}\n{after:?}");
     }
     for helper in ["x-lb-peer", "x-lb-proto", "x_lb_proto"] {
@@ -453,14 +518,16 @@ pub fn decide(data: &[u8]) {
             [connection.as_bytes()],
             "{document:#}\n{after:?}"
         );
-        let untrusted = match config.untrusted.forwarded_proto {
-            config::UntrustedProto::Http => "http",
+        let untrusted = match config.untrusted.as_ref().map(|it| it.forwarded_proto) {
+            Some(config::UntrustedProto::Http) => "http",
             _ => connection,
         };
         assert_eq!(proto, [untrusted.as_bytes()], "{document:#}\n{after:?}");
         for gone in [
+            "x-envoy-upstream-stream-duration-ms",
             "x-forwarded-ssl",
             "x_forwarded_ssl",
+            "x~forwarded~ssl",
             "forwarded",
             "x-url-scheme",
             "front-end-https",
@@ -554,7 +621,13 @@ pub fn signals(data: &[u8]) {
 /// Whatever is said about the peer: it is known only as the standard library reads it.
 pub fn peer(data: &[u8]) {
     let mut choices = Choices(data);
-    let kind = *choices.one(&["auto", "source", "forwardedFor", "header:x-lb-peer"]);
+    let kind = *choices.one(&[
+        "auto",
+        "source",
+        "forwardedFor",
+        "header:x-lb-peer",
+        "filterState",
+    ]);
     let mut document = json!({
         "peerAddress": kind,
         "trustedLoadBalancers": [{
@@ -566,6 +639,7 @@ pub fn peer(data: &[u8]) {
     }
     let engine = engine_of(&document);
     let (source, forwarded_for, helper) = (choices.text(), choices.text(), choices.text());
+    let state = choices.text();
     let mut request = Plain::default()
         .with(":scheme", b"http")
         .with("x-forwarded-for", forwarded_for)
@@ -577,6 +651,10 @@ pub fn peer(data: &[u8]) {
         Attribute::DestinationPort.path().to_owned(),
         8080_u64.to_le_bytes().into(),
     );
+    let key = config::DEFAULT_PEER_KEY;
+    request
+        .attributes
+        .insert(format!("filter_state\0{key}"), state.into());
     let decision = engine.decide(&request);
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     let of_source = text(source)
@@ -604,6 +682,9 @@ pub fn peer(data: &[u8]) {
         "auto" => of_source.filter(|address| Some(*address) == of_list),
         "source" => of_source,
         "forwardedFor" => of_list,
+        "filterState" => {
+            text(state).and_then(|text| Some(text.parse::<IpAddr>().ok()?.to_canonical()))
+        }
         _ => of_helper,
     };
     assert_eq!(

@@ -27,6 +27,9 @@ pub struct ConnectionManager {
     pub client_is_internal: bool,
     /// `early_header_mutation_extensions`, as `envoyfilter/preserve-lb-proto.yaml` writes them.
     pub early_mutation: Option<EarlyMutation>,
+    /// The key under which a network filter writes the direct peer into the filter state, as
+    /// `envoyfilter/direct-peer.yaml` does.
+    pub peer_key: Option<String>,
 }
 
 impl Default for ConnectionManager {
@@ -39,6 +42,7 @@ impl Default for ConnectionManager {
             original_ip_header: None,
             client_is_internal: false,
             early_mutation: None,
+            peer_key: None,
         }
     }
 }
@@ -187,6 +191,12 @@ impl ConnectionManager {
             u64::from(connection.port).to_le_bytes(),
         );
         received.set(Attribute::Protocol, message.protocol);
+        if let Some(key) = &self.peer_key {
+            let peer = connection.direct_peer.to_string();
+            received
+                .attributes
+                .insert(format!("filter_state\0{key}"), peer.into());
+        }
         if connection.tls {
             received.set(Attribute::TlsVersion, "TLSv1.3");
             received.set(

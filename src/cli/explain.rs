@@ -13,7 +13,9 @@ use crate::config::{
     Config, ForwardedProto, HeaderMatch, HeaderValueMatch, Mode, PeerAddress, RequestMatch, Scheme,
     SignalForm,
 };
-use crate::engine::{Attribute, Condition, Engine, Operation, Peer, Reading};
+use crate::engine::{
+    Attribute, Condition, Decision, Engine, Operation, Peer, Reading, SchemeSource,
+};
 
 /// A request as an operator describes it.
 pub(super) struct Described {
@@ -42,6 +44,13 @@ pub(super) struct Described {
 }
 
 impl Described {
+    /// Whether the request has x-envoy-* headers. Who describes it so wants to know what becomes of them, as if Envoy took
+    /// the client for an internal one: it removes them from others.
+    fn brings_router_headers(&self) -> bool {
+        let is_envoys = |name: &str| name.to_ascii_lowercase().starts_with("x-envoy-");
+        self.headers.iter().any(|(name, _)| is_envoys(name))
+    }
+
     /// The request as the filter sees it, behind the connection manager beside the configuration, or a usual one.
     pub(super) fn received(&self, config: &Config) -> Received {
         let manager = self.manager.unwrap_or(Manager::USUAL);
@@ -53,6 +62,11 @@ impl Described {
             xff_num_trusted_hops: self.trusted_hops.unwrap_or(manager.xff_num_trusted_hops),
             skip_xff_append: manager.skip_xff_append,
             early_mutation: mutated.then(|| early_mutation(config)),
+            peer_key: match &config.peer_address {
+                PeerAddress::FilterState(key) => Some(key.clone()),
+                _ => None,
+            },
+            client_is_internal: self.brings_router_headers(),
             ..ConnectionManager::default()
         };
         let certificate = Some(&self.certificate).filter(|certificate| {
@@ -147,12 +161,23 @@ pub(super) struct Report {
     route: Option<String>,
     forwarded_proto: Option<&'static str>,
     because: String,
+    /// The status with which the filter answers.
+    refused: Option<u16>,
     rules: Vec<Matched>,
     routes: Vec<Matched>,
     signals: Vec<Said>,
     headers: Vec<Change>,
     #[serde(skip)]
     peer_advice: Option<&'static str>,
+    /// `:scheme` after the filter.
+    #[serde(skip)]
+    scheme: Option<String>,
+    /// The request has x-envoy-* headers.
+    #[serde(skip)]
+    router_headers: bool,
+    /// Where the network filter writes the direct peer.
+    #[serde(skip)]
+    peer_key: Option<String>,
     /// Headers that an early header mutation has to write for this configuration.
     #[serde(skip)]
     early_mutation_headers: Vec<String>,
@@ -225,6 +250,16 @@ impl Report {
             route: decision.applied_override.map(override_name),
             forwarded_proto: decision.forwarded_proto.map(Scheme::as_str),
             because: decision.source.to_string(),
+            refused: decision.refusal,
+            scheme: scheme_after(decision, received),
+            router_headers: received
+                .headers
+                .iter()
+                .any(|(name, _)| name.starts_with(b"x-envoy-")),
+            peer_key: match &config.peer_address {
+                PeerAddress::FilterState(key) => Some(key.clone()),
+                _ => None,
+            },
             rules: matched(&explanation.rules, decision.rule, &rule_name),
             routes: matched(
                 &explanation.overrides,
@@ -294,6 +329,9 @@ impl Report {
             let after = change.after.as_deref().unwrap_or("(removed)");
             let _ = writeln!(out, "  {}: {before} -> {after}", change.name);
         }
+        for note in self.notes() {
+            let _ = writeln!(out, "\nnote: {note}");
+        }
         if !helpers.is_empty() {
             let _ = writeln!(
                 out,
@@ -307,11 +345,48 @@ impl Report {
         out
     }
 
+    /// What somebody who reads the headers may miss.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let (Some(proto), Some(scheme), None) =
+            (self.forwarded_proto, &self.scheme, self.refused)
+            && proto != scheme
+        {
+            notes.push(format!(
+                "x-forwarded-proto says {proto} and :scheme says {scheme}, from which Envoy builds redirects; \
+                 see rewriteScheme"
+            ));
+        }
+        if self.router_headers {
+            notes.push(
+                "the x-envoy-* headers are taken to reach the filter, as a client's do whom Envoy counts as internal; \
+                 it removes them from others"
+                    .to_owned(),
+            );
+        }
+        if let Some(key) = &self.peer_key {
+            notes.push(format!(
+                "the network filter is taken to write the direct peer under {key}, as envoyfilter/direct-peer.yaml does"
+            ));
+        }
+        notes
+    }
+
     fn decision(&self) -> String {
         let who = match &self.rule {
             Some(rule) => format!("trusted as {rule}"),
+            None if self.because == SchemeSource::NotJudged.to_string() => {
+                return "x-forwarded-proto and :scheme are left alone: the configuration has neither rules nor untrusted"
+                    .to_owned();
+            }
             None => "not trusted".to_owned(),
         };
+        if let Some(status) = self.refused {
+            return match self.mode {
+                "shadow" => format!("{who}; enforced, the filter would refuse it with {status}"),
+                _ => format!("{who}; the filter refuses it with {status}"),
+            };
+        }
         match self.forwarded_proto {
             Some(scheme) => format!("{who}; the service is told {scheme}: {}", self.because),
             None => format!("{who}; x-forwarded-proto is kept as it is"),
@@ -328,6 +403,25 @@ impl Matched {
             None => writeln!(out, "  {name}: would match, but an earlier one {verb}"),
         };
     }
+}
+
+/// `:scheme` after the decision.
+fn scheme_after(decision: &Decision<'_>, received: &Received) -> Option<String> {
+    let written = decision
+        .operations
+        .iter()
+        .find_map(|operation| match operation {
+            Operation::Set {
+                name: ":scheme",
+                value,
+            } => Some((*value).to_owned()),
+            _ => None,
+        });
+    written.or_else(|| {
+        let mut headers = received.headers.iter();
+        let (_, value) = headers.find(|(name, _)| name == b":scheme")?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    })
 }
 
 fn in_words(reading: Reading) -> &'static str {

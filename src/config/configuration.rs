@@ -2,7 +2,7 @@
 
 #[cfg(feature = "cli")]
 use super::declare::Kind;
-use super::declare::{Boolean, List, Name, Notation, Part, object, words};
+use super::declare::{Boolean, List, Name, Notation, Part, object, text, words};
 use super::document::{Node, quoted};
 use super::forwarded::FAMILY;
 use super::headers::{COPY, EnvName, HeaderCopy, HeaderName, PORT, Variable};
@@ -30,8 +30,9 @@ object! {
     /// Who may speak for the client's scheme. The first whose `match` holds decides; if none does, the peer is untrusted.
     trusted_load_balancers: Vec<TrustedLoadBalancer> = optional "trustedLoadBalancers": List<TrustedLoadBalancer>, "[]",
         "[{name: public-alb, match: {ipBlocks: [10.0.12.0/24]}, forwardedProto: {default: https}}]";
-    /// What becomes of requests from everybody else.
-    untrusted: Untrusted = optional "untrusted": Untrusted, "see there", "{forwardedProto: connection}";
+    /// What becomes of requests from everybody else. A configuration without this and without rules says nothing about the
+    /// scheme: it leaves x-forwarded-proto, `:scheme` and all other headers of that kind as they are.
+    untrusted: Option<Untrusted> = optional "untrusted": Untrusted, "see there", "{forwardedProto: connection}";
     /// When `:scheme` follows a trusted peer's scheme; Envoy's redirects and OAuth2 use it. `auto`: on HTTP/1, as Envoy
     /// does itself for a trusted x-forwarded-proto. For an untrusted peer `:scheme` is always the connection's own.
     rewrite_scheme: RewriteScheme = optional "rewriteScheme": RewriteScheme, "auto", "always";
@@ -71,7 +72,15 @@ pub enum PeerAddress {
     ForwardedFor,
     /// A header that the gateway's own early header mutation writes, as `TOKEN ADDRESS`.
     Header(HeaderName),
+    /// The connection's filter state, under this key: a network filter of the gateway's own writes it.
+    FilterState(String),
 }
+
+/// The key of the filter state, unless the configuration names another.
+pub const DEFAULT_PEER_KEY: &str = "trusted_lb.peer";
+
+/// The word for the filter state.
+const FILTER_STATE: &str = "filterState";
 
 impl PeerAddress {
     const WORDS: [(&'static str, PeerAddress); 3] = [
@@ -84,8 +93,10 @@ impl PeerAddress {
 impl std::fmt::Display for PeerAddress {
     /// As it is written in a configuration.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if let PeerAddress::Header(name) = self {
-            return write!(f, "{COPY}{}", name.as_str());
+        match self {
+            PeerAddress::Header(name) => return write!(f, "{COPY}{}", name.as_str()),
+            PeerAddress::FilterState(key) => return write!(f, "{FILTER_STATE}:{key}"),
+            _ => {}
         }
         let word = Self::WORDS.iter().find(|(_, known)| known == self);
         f.write_str(word.map_or("", |(word, _)| word))
@@ -94,10 +105,12 @@ impl std::fmt::Display for PeerAddress {
 
 impl Notation for PeerAddress {
     type Value = Self;
-    const EXAMPLE: &'static str = "auto, source, forwardedFor or header:x-lb-peer";
+    const EXAMPLE: &'static str = "auto, source, forwardedFor, filterState or header:x-lb-peer";
     #[cfg(feature = "cli")]
     const KIND: Kind = Kind::Either(&[
         Kind::Words(&super::declare::words_of(&PeerAddress::WORDS)),
+        Kind::Words(&[FILTER_STATE]),
+        FilterStateKey::KIND,
         HeaderCopy::KIND,
     ]);
 
@@ -109,8 +122,36 @@ impl Notation for PeerAddress {
         if text.starts_with(COPY) {
             return HeaderCopy::read(at).map(PeerAddress::Header);
         }
-        at.word_of(&Self::WORDS, &["header:NAME"])
+        if text == FILTER_STATE {
+            return Some(PeerAddress::FilterState(DEFAULT_PEER_KEY.to_owned()));
+        }
+        if text.starts_with(FILTER_STATE) && text.contains(':') {
+            return FilterStateKey::read(at).map(PeerAddress::FilterState);
+        }
+        at.word_of(&Self::WORDS, &[FILTER_STATE, "header:NAME"])
     }
+}
+
+text! {
+    /// The filter state under a key, as `filterState:KEY`.
+    FilterStateKey: String = "filterState:KEY", "filterState:trusted_lb.peer", filter_state_key,
+        r"^filterState:[!-~]{1,128}$";
+}
+
+fn filter_state_key(at: At<'_>) -> Option<String> {
+    let text = at.text()?;
+    let key = text
+        .strip_prefix(FILTER_STATE)
+        .and_then(|rest| rest.strip_prefix(':'));
+    let key = key
+        .filter(|key| (1..=128).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()));
+    if key.is_none() {
+        at.error_with_help(
+            &format_args!("{} names no key of the filter state", quoted(text)),
+            &format_args!("write {FILTER_STATE}:KEY with the key of the network filter, or {FILTER_STATE} for {DEFAULT_PEER_KEY}"),
+        );
+    }
+    key.map(str::to_owned)
 }
 
 words! {
@@ -155,10 +196,13 @@ fn across_parts(config: &Config, fields: &Fields<'_>) {
 
 /// Keeping what isn't removed says nothing: it is a name misspelled.
 fn kept_headers(config: &Config, at: At<'_>) {
+    let Some(untrusted) = &config.untrusted else {
+        return;
+    };
     let removable = config.removable_headers();
-    let untrusted = Here::Field(at.here, "untrusted");
-    let list = Here::Field(&untrusted, "keepHeaders");
-    for (index, name) in config.untrusted.keep_headers.iter().enumerate() {
+    let here = Here::Field(at.here, "untrusted");
+    let list = Here::Field(&here, "keepHeaders");
+    for (index, name) in untrusted.keep_headers.iter().enumerate() {
         if removable.contains(&name.as_str()) {
             continue;
         }
@@ -277,17 +321,30 @@ impl Config {
     /// `from` names, and the configuration's own, but for those that it keeps.
     #[must_use]
     pub fn removed_headers(&self) -> Vec<&str> {
+        if !self.judges_schemes() {
+            return Vec::new();
+        }
         let mut names = self.removable_headers();
-        names.extend(self.untrusted.remove_headers.iter().map(HeaderName::as_str));
-        let kept = &self.untrusted.keep_headers;
+        let untrusted = self.untrusted.as_ref();
+        let added = untrusted.map(|untrusted| &untrusted.remove_headers);
+        names.extend(added.into_iter().flatten().map(HeaderName::as_str));
+        let kept = untrusted.map_or(&[][..], |untrusted| &untrusted.keep_headers);
         // What is written for every request needn't be removed from it first.
         let is_written = |name: &str| {
             name == PORT
                 && self.forwarded_port
-                && self.untrusted.forwarded_proto != UntrustedProto::Keep
+                && untrusted
+                    .is_none_or(|untrusted| untrusted.forwarded_proto != UntrustedProto::Keep)
         };
         names.retain(|name| !kept.iter().any(|kept| kept.as_str() == *name) && !is_written(name));
         names
+    }
+
+    /// Whether the configuration says anything about the scheme: without a rule of trust and without `untrusted` the
+    /// headers that tell it are left alone.
+    #[must_use]
+    pub fn judges_schemes(&self) -> bool {
+        !self.trusted_load_balancers.is_empty() || self.untrusted.is_some()
     }
 
     /// The headers that are removed without being listed.

@@ -40,7 +40,9 @@ mod warnings;
 
 pub(crate) use address::Ranges;
 pub use address::{IpBlock, NAMED_SETS, NamedSet, named};
-pub use configuration::{Config, HelperToken, Mode, PeerAddress, RewriteScheme, top_fields};
+pub use configuration::{
+    Config, DEFAULT_PEER_KEY, HelperToken, Mode, PeerAddress, RewriteScheme, top_fields,
+};
 pub use document::Node;
 pub use duration::Millis;
 pub use forwarded::FAMILY;
@@ -57,7 +59,7 @@ pub use problem::{Problem, Severity};
 pub use requests::{HeaderMatch, HeaderValueMatch, HostPattern, PathPattern, RequestMatch};
 pub use signals::{DefaultScheme, ForwardedProto, Scheme, Signal, SignalForm};
 pub use trust::{ClientCertificate, LoadBalancerMatch, TrustedLoadBalancer};
-pub use untrusted::{Untrusted, UntrustedProto};
+pub use untrusted::{Exception, Untrusted, UntrustedAction, UntrustedProto};
 
 use declare::Notation;
 #[cfg(feature = "cli")]

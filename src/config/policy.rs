@@ -24,11 +24,13 @@ object! {
     /// Whether upgrades (WebSocket) and CONNECT get timeouts. Server-sent events and gRPC streams can't be told from
     /// other requests: give them a route.
     streams: Option<Streams> = optional "streams": Streams, "skip", "apply";
-    /// What becomes of x-envoy-* that the request already carries, from a filter in front of this one or an internal
-    /// client (Envoy removes them from external ones). `keep`: they stay, ours are added where they are absent. `cap`: a
-    /// number stays if it is valid and no larger than ours, "no limit" (0), junk and overflow become ours, lists
-    /// become ours; what isn't configured stays. `replace`: ours alone.
-    request_headers: Option<RequestHeaders> = optional "requestHeaders": RequestHeaders, "keep", "cap";
+    /// What becomes of x-envoy-* that the request already carries, from a filter in front of this one, or from a client
+    /// whose address Envoy takes for an internal one. Left out: an untrusted peer's are removed, and who comes through a
+    /// trusted load balancer is a client from outside too, so that its values are capped, and what isn't configured
+    /// here is removed. `keep`: they stay, ours are added where they are absent. `cap`: a number stays if it is valid
+    /// and no larger than ours, "no limit" (0), junk and overflow become ours, lists become ours; what isn't configured
+    /// stays. `replace`: ours alone.
+    request_headers: Option<RequestHeaders> = optional "requestHeaders": RequestHeaders, "as a client from outside", "cap";
 }
 
 /// The word that leaves Envoy's own route alone.

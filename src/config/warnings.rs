@@ -1,7 +1,7 @@
 //! What works, but probably not as its author thinks.
 
 use super::address::IpBlock;
-use super::configuration::Config;
+use super::configuration::{Config, PeerAddress, RewriteScheme};
 use super::covers;
 use super::document::quoted;
 use super::path::Here;
@@ -14,11 +14,7 @@ use super::untrusted::UntrustedProto;
 pub(crate) fn find(config: &Config, problems: &Problems) {
     let rules = &config.trusted_load_balancers;
     if rules.is_empty() {
-        problems.warn(
-            &Here::Field(&Here::Root, "trustedLoadBalancers"),
-            &"there is no rule, so nobody is trusted and x-forwarded-proto always tells the gateway's own connection",
-            &"add a rule for the load balancer in front of this gateway",
-        );
+        without_rules(config, problems);
     }
     let list = Here::Field(&Here::Root, "trustedLoadBalancers");
     for (index, rule) in rules.iter().enumerate() {
@@ -61,7 +57,8 @@ pub(crate) fn find(config: &Config, problems: &Problems) {
             );
         }
     }
-    if config.untrusted.forwarded_proto == UntrustedProto::Keep {
+    let untrusted = config.untrusted.as_ref();
+    if untrusted.is_some_and(|untrusted| untrusted.forwarded_proto == UntrustedProto::Keep) {
         problems.warn(
             &Here::Field(&Here::Field(&Here::Root, "untrusted"), "forwardedProto"),
             &"keep leaves x-forwarded-proto to anybody who reaches this gateway where Envoy keeps it too \
@@ -74,6 +71,41 @@ pub(crate) fn find(config: &Config, problems: &Problems) {
     for (index, route) in config.routes.iter().enumerate() {
         let here = Here::Item(&list, index);
         retries(&here, &route.policy, &config.defaults, problems);
+    }
+}
+
+/// Without a rule nobody is trusted, and without `untrusted` besides, nobody is judged.
+fn without_rules(config: &Config, problems: &Problems) {
+    const ADD: &str = "add a rule for the load balancer in front of this gateway";
+    if config.judges_schemes() {
+        problems.warn(
+            &Here::Field(&Here::Root, "trustedLoadBalancers"),
+            &"there is no rule, so nobody is trusted and x-forwarded-proto always tells the gateway's own connection",
+            &ADD,
+        );
+        return;
+    }
+    let says_nothing = [
+        ("peerAddress", config.peer_address != PeerAddress::default()),
+        (
+            "rewriteScheme",
+            config.rewrite_scheme != RewriteScheme::default(),
+        ),
+        ("forwardedPort", config.forwarded_port),
+    ];
+    for (name, _) in says_nothing.iter().filter(|(_, written)| *written) {
+        problems.warn(
+            &Here::Field(&Here::Root, name),
+            &"without trustedLoadBalancers and untrusted this configuration leaves the scheme alone, so that this says nothing",
+            &ADD,
+        );
+    }
+    if config.defaults == Policy::default() && config.routes.is_empty() {
+        problems.warn(
+            &Here::Root,
+            &"this configuration changes nothing",
+            &"write trustedLoadBalancers, untrusted or defaults",
+        );
     }
 }
 

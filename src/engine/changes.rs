@@ -23,6 +23,16 @@ impl<'a> Changes<'a> {
         self.operations.push(Operation::Set { name, value });
     }
 
+    /// The request is refused, so that nothing is written.
+    #[cold]
+    pub(crate) fn refused(&mut self) {
+        self.operations.clear();
+        self.notes = Notes {
+            forged_claim: self.notes.forged_claim,
+            ..Notes::default()
+        };
+    }
+
     pub(crate) fn remove(&mut self, name: &'a [u8]) {
         self.operations.push(Operation::Remove { name });
     }

@@ -9,9 +9,10 @@ use super::override_table::OverrideTable;
 use super::overrides::Override;
 use super::peer_source::PeerSource;
 use super::policy::{self, RetryPlan, Value, Wanted};
-use super::rule::{ConnectionMatch, Rule};
+use super::rule::{Rule, RuleMatch};
 use super::secret::Secret;
 use super::signal::Signal;
+use super::untrusted::Untrusted;
 use crate::config::{
     self, Config, EnvName, HeaderValueMatch, HostPattern, IpBlock, OtherMethods, Path, PeerAddress,
     Problem, Retries, Severity, SignalForm, Streams, Timeout,
@@ -64,6 +65,9 @@ impl Compiler<'_> {
             PeerAddress::Auto => PeerSource::Auto,
             PeerAddress::Source => PeerSource::Source,
             PeerAddress::ForwardedFor => PeerSource::ForwardedFor,
+            PeerAddress::FilterState(key) => PeerSource::FilterState {
+                path: format!("filter_state\0{key}"),
+            },
             PeerAddress::Header(name) => PeerSource::Header {
                 header: self.early_mutation_header(name),
                 token: helper_token.clone(),
@@ -71,6 +75,7 @@ impl Compiler<'_> {
         };
         let rules = config.trusted_load_balancers.iter().enumerate();
         let rules = rules.map(|(index, rule)| self.rule(index, rule)).collect();
+        let untrusted = self.untrusted(config);
         let defaults = self.policy(&config.defaults, &config::Policy::default());
         let overrides = config.routes.iter().enumerate();
         let overrides = overrides
@@ -84,7 +89,7 @@ impl Compiler<'_> {
             peer,
             helper_token,
             rules,
-            untrusted_proto: config.untrusted.forwarded_proto,
+            untrusted,
             rewrite_scheme: config.rewrite_scheme,
             forwarded_port: config.forwarded_port,
             defaults,
@@ -99,21 +104,49 @@ impl Compiler<'_> {
             .field("trustedLoadBalancers")
             .item(index)
             .field("match");
-        let matches = &rule.matches;
+        Rule {
+            name: rule.name.clone(),
+            matches: self.rule_match(&rule.matches, &path),
+            forwarded_proto: self.forwarded_proto(&rule.forwarded_proto),
+        }
+    }
+
+    #[inline(never)]
+    fn rule_match(&mut self, matches: &config::LoadBalancerMatch, path: &Path) -> RuleMatch {
         let set = |blocks: &[IpBlock]| {
             (!blocks.is_empty()).then(|| CidrSet::new(blocks.iter().flat_map(IpBlock::nets)))
         };
-        Rule {
-            name: rule.name.clone(),
-            connection: ConnectionMatch {
-                ip_blocks: set(&matches.ip_blocks),
-                not_ip_blocks: set(&matches.not_ip_blocks),
-                ports: matches.ports.clone(),
-                not_ports: matches.not_ports.clone(),
-                client_certificate: matches.client_certificate.clone(),
-            },
-            request: self.request(&matches.request, &path),
-            forwarded_proto: self.forwarded_proto(&rule.forwarded_proto),
+        RuleMatch {
+            ip_blocks: set(&matches.ip_blocks),
+            not_ip_blocks: set(&matches.not_ip_blocks),
+            ports: matches.ports.clone(),
+            not_ports: matches.not_ports.clone(),
+            client_certificate: matches.client_certificate.clone(),
+            request: self.request(&matches.request, path),
+        }
+    }
+
+    fn untrusted(&mut self, config: &Config) -> Untrusted {
+        let Some(untrusted) = &config.untrusted else {
+            return if config.judges_schemes() {
+                Untrusted::default()
+            } else {
+                Untrusted {
+                    forwarded_proto: None,
+                    ..Untrusted::default()
+                }
+            };
+        };
+        let path = Path::root().field("untrusted").field("except");
+        Untrusted {
+            forwarded_proto: Some(untrusted.forwarded_proto),
+            refusal: untrusted.refusal(),
+            except: untrusted
+                .except
+                .iter()
+                .enumerate()
+                .map(|(index, except)| self.rule_match(&except.matches, &path.item(index)))
+                .collect(),
         }
     }
 
@@ -139,8 +172,11 @@ impl Compiler<'_> {
     }
 
     fn mark_removals(&mut self, config: &Config) {
-        for header in [HeaderId::TIMEOUT].into_iter().chain(policy::RETRY_HEADERS) {
+        for header in policy::ROUTER_HEADERS {
             self.names.mark(header, |removal| removal.router = true);
+        }
+        if !config.judges_schemes() {
+            return;
         }
         self.names
             .mark(HeaderId::FORWARDED_PROTO, |removal| removal.variants = true);
@@ -253,10 +289,7 @@ impl Compiler<'_> {
             }
         };
         policy::Policy {
-            request_headers: policy
-                .request_headers
-                .or(defaults.request_headers)
-                .unwrap_or_default(),
+            request_headers: policy.request_headers.or(defaults.request_headers),
             streams_too: policy.streams.or(defaults.streams).unwrap_or_default() == Streams::Apply,
             timeout,
             retries: retries.map(|fields| Box::new(self.retries(&fields))),

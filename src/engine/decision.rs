@@ -18,6 +18,8 @@ pub struct Decision<'a> {
     pub forwarded_proto: Option<Scheme>,
     /// Where that scheme comes from.
     pub source: SchemeSource<'a>,
+    /// The status with which the filter answers instead of handing the request on. In shadow mode it is handed on.
+    pub refusal: Option<u16>,
     /// What to do to the request's headers, in this order.
     pub operations: Vec<Operation<'a>>,
     /// What is worth counting.
@@ -43,6 +45,8 @@ pub enum SchemeSource<'a> {
     UntrustedHttp,
     /// The peer is not trusted, and the configuration keeps what is there.
     Kept,
+    /// The configuration has no rule of trust and no `untrusted`: it leaves the scheme alone.
+    NotJudged,
 }
 
 impl fmt::Display for SchemeSource<'_> {
@@ -62,6 +66,9 @@ impl fmt::Display for SchemeSource<'_> {
             SchemeSource::UntrustedHttp => f.write_str("the peer is untrusted"),
             SchemeSource::Kept => {
                 f.write_str("the peer is untrusted and x-forwarded-proto is kept")
+            }
+            SchemeSource::NotJudged => {
+                f.write_str("the configuration says nothing about the scheme")
             }
         }
     }

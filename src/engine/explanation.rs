@@ -39,7 +39,7 @@ impl Engine {
             rules: self
                 .rules
                 .iter()
-                .map(|rule| rule.unmet(&facts, &peer))
+                .map(|rule| rule.matches.unmet(&facts, &peer))
                 .collect(),
             overrides: self.overrides.unmet(&facts),
             decision,

@@ -157,6 +157,11 @@ impl<'r, R: Request> Facts<'r, R> {
         })
     }
 
+    /// The attribute with this path, asked for now.
+    pub(crate) fn attribute_at(&self, path: &str) -> Option<R::Value> {
+        self.request.attribute(path)
+    }
+
     /// An attribute as Envoy gave it.
     pub(crate) fn attribute(&self, attribute: Attribute) -> Option<&[u8]> {
         self.attributes

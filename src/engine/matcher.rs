@@ -26,6 +26,7 @@ pub(crate) struct RequestMatch {
 
 impl RequestMatch {
     /// The first condition that doesn't hold, if any. What can't be told doesn't hold, negated or not.
+    #[inline(never)]
     pub(crate) fn unmet<R: Request>(&self, facts: &Facts<'_, R>) -> Option<Condition> {
         if let Some(hosts) = &self.hosts
             && !facts.host().is_some_and(|host| hosts.contains(host))

@@ -22,6 +22,7 @@ mod request;
 mod rule;
 mod secret;
 mod signal;
+mod untrusted;
 
 pub use compile::Environment;
 pub use decision::{Decision, Notes, Operation, SchemeSource};
@@ -38,9 +39,10 @@ use names::{HeaderId, HeaderNames};
 use override_table::OverrideTable;
 use overrides::Override;
 use peer_source::{DirectPeer, PeerSource};
-use policy::Policy;
+use policy::{Policy, Sender};
 use rule::Rule;
 use secret::Secret;
+use untrusted::Untrusted;
 
 use crate::config::{Mode, RewriteScheme, Scheme, UntrustedProto};
 
@@ -52,7 +54,7 @@ pub struct Engine {
     /// What early-mutation headers begin with.
     helper_token: Secret,
     rules: Vec<Rule>,
-    untrusted_proto: UntrustedProto,
+    untrusted: Untrusted,
     rewrite_scheme: RewriteScheme,
     forwarded_port: bool,
     defaults: Policy,
@@ -75,27 +77,46 @@ impl Engine {
         peer: &DirectPeer<'_>,
     ) -> Decision<'a> {
         let mut rules = self.rules.iter();
-        let rule = rules.position(|rule| rule.unmet(facts, peer).is_none());
+        let rule = rules.position(|rule| rule.matches.unmet(facts, peer).is_none());
         let applied_override = self.overrides.find(facts);
         let own = applied_override.and_then(|index| self.overrides.get(index));
         let (scheme, source) = self.scheme(facts, rule, own);
 
         let mut changes = Changes::new();
-        let trusted = rule.is_some();
+        let sender = self.sender(rule);
+        let trusted = sender != Sender::Untrusted;
         self.write_forwarded_proto(facts, trusted, scheme, &mut changes);
         self.remove_headers(facts, trusted, &mut changes);
         self.write_scheme(facts, trusted, scheme, &mut changes);
         self.write_port(facts, scheme, source, &mut changes);
-        let policy = own.map_or(&self.defaults, |own| &own.policy);
-        policy.apply(facts, &self.names, &mut changes);
+        let refusal = match sender {
+            Sender::Untrusted => self.untrusted.refuses(facts, peer),
+            Sender::Trusted | Sender::NotJudged => None,
+        };
+        if refusal.is_some() && self.mode == Mode::Enforce {
+            changes.refused();
+        } else {
+            let policy = own.map_or(&self.defaults, |own| &own.policy);
+            policy.apply(facts, &self.names, sender, &mut changes);
+        }
         Decision {
             peer: peer.if_asked(),
             rule,
             applied_override,
             forwarded_proto: scheme,
             source,
+            refusal,
             operations: changes.operations,
             notes: changes.notes,
+        }
+    }
+
+    /// Who sent a request that this rule trusts, or none.
+    fn sender(&self, rule: Option<usize>) -> Sender {
+        match (rule, self.untrusted.forwarded_proto) {
+            (Some(_), _) => Sender::Trusted,
+            (None, Some(_)) => Sender::Untrusted,
+            (None, None) => Sender::NotJudged,
         }
     }
 
@@ -110,10 +131,13 @@ impl Engine {
             let (scheme, source) = proto.scheme(facts, &self.names, &self.helper_token);
             return (Some(scheme), source);
         }
-        match self.untrusted_proto {
-            UntrustedProto::Connection => (Some(facts.connection()), SchemeSource::Connection),
-            UntrustedProto::Http => (Some(Scheme::Http), SchemeSource::UntrustedHttp),
-            UntrustedProto::Keep => (None, SchemeSource::Kept),
+        match self.untrusted.forwarded_proto {
+            Some(UntrustedProto::Connection) => {
+                (Some(facts.connection()), SchemeSource::Connection)
+            }
+            Some(UntrustedProto::Http) => (Some(Scheme::Http), SchemeSource::UntrustedHttp),
+            Some(UntrustedProto::Keep) => (None, SchemeSource::Kept),
+            None => (None, SchemeSource::NotJudged),
         }
     }
 
@@ -236,7 +260,7 @@ impl Engine {
             (Mode::Enforce, _) => true,
             (Mode::Shadow, Operation::Set { .. }) => false,
             (Mode::Shadow, Operation::Remove { name }) => {
-                let known = self.names.look_up(name).id;
+                let known = self.names.id(name);
                 known.is_some_and(|id| self.names.removal(id).always)
             }
         }

@@ -38,6 +38,10 @@ fixed_names! {
     RETRIABLE_HEADER_NAMES = 14 "x-envoy-retriable-header-names";
     HEDGE_ON_PER_TRY_TIMEOUT = 15 "x-envoy-hedge-on-per-try-timeout";
     CONNECTION = 16 "connection";
+    EXPECTED_TIMEOUT = 17 "x-envoy-expected-rq-timeout-ms";
+    STREAM_DURATION = 18 "x-envoy-upstream-stream-duration-ms";
+    TIMEOUT_ALT_RESPONSE = 19 "x-envoy-upstream-rq-timeout-alt-response";
+    ALT_STAT_NAME = 20 "x-envoy-upstream-alt-stat-name";
 }
 
 /// When a header is removed from the request. What removes more variants is greater.
@@ -139,7 +143,7 @@ impl HeaderNames {
 
     /// The number of a name, new or known.
     pub(crate) fn intern(&mut self, name: &str) -> HeaderId {
-        if let Some(id) = self.look_up(name.as_bytes()).id {
+        if let Some(id) = self.id(name.as_bytes()) {
             return id;
         }
         // A configuration has a few dozen names. Those beyond the last number are never found, so that no rule which
@@ -214,6 +218,12 @@ impl HeaderNames {
             id: None,
             removable,
         }
+    }
+
+    /// The number of a known name.
+    #[inline(never)]
+    pub(crate) fn id(&self, name: &[u8]) -> Option<HeaderId> {
+        self.look_up(name).id
     }
 
     /// The header that this name is a variant of. Of several it is the one whose variants are removed from more requests.

@@ -47,6 +47,10 @@ pub enum PeerProblem {
     WrongToken,
     /// What follows the token in the helper header is not an address.
     BadHelper,
+    /// The filter state is absent: the gateway's network filter is missing.
+    NoFilterState,
+    /// What stands in the filter state is not an address.
+    BadFilterState,
 }
 
 impl PeerProblem {
@@ -69,6 +73,8 @@ impl PeerProblem {
             PeerProblem::SeveralHelpers => "several-helpers",
             PeerProblem::WrongToken => "wrong-token",
             PeerProblem::BadHelper => "bad-helper",
+            PeerProblem::NoFilterState => "no-filter-state",
+            PeerProblem::BadFilterState => "bad-filter-state",
         }
     }
 
@@ -82,7 +88,7 @@ impl PeerProblem {
             PeerProblem::FromHeader | PeerProblem::Disagreement => {
                 "where numTrustedProxies (xff_num_trusted_hops) is at least 1 write peerAddress: forwardedFor; \
                  behind the PROXY protocol, original_ip_detection or use_remote_address: false write \
-                 peerAddress: header:NAME with an early header mutation"
+                 peerAddress: filterState, which is right everywhere, and add its network filter"
             }
             PeerProblem::NoForwardedFor | PeerProblem::BadForwardedFor => {
                 "Envoy appends the peer to x-forwarded-for only with use_remote_address on and skip_xff_append off; \
@@ -94,6 +100,11 @@ impl PeerProblem {
             | PeerProblem::BadHelper => {
                 "the early header mutation has to remove this header, then write the token, a space and \
                  %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
+            }
+            PeerProblem::NoFilterState | PeerProblem::BadFilterState => {
+                "the listener needs the network filter envoy.filters.network.set_filter_state in front of its connection \
+                 manager, which writes %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT% under the key that peerAddress \
+                 names; on Istio envoyfilter/direct-peer.yaml adds it"
             }
         }
     }
@@ -115,6 +126,8 @@ impl fmt::Display for PeerProblem {
             PeerProblem::SeveralHelpers => "the helper header came on several lines",
             PeerProblem::WrongToken => "the helper header doesn't begin with the token",
             PeerProblem::BadHelper => "the helper header has no address after the token",
+            PeerProblem::NoFilterState => "the filter state has no direct peer",
+            PeerProblem::BadFilterState => "the filter state has no address under this key",
         })
     }
 }
@@ -170,6 +183,14 @@ pub(crate) fn from_helper(values: HeaderValues<'_>, token: &super::secret::Secre
     match token.strip_from(value) {
         None => Peer::Unknown(PeerProblem::WrongToken),
         Some(rest) => ip(rest).map_or(Peer::Unknown(PeerProblem::BadHelper), Peer::Known),
+    }
+}
+
+/// Reads the filter state: an address, and nothing else.
+pub(crate) fn from_filter_state(value: Option<&[u8]>) -> Peer {
+    match value {
+        None | Some([]) => Peer::Unknown(PeerProblem::NoFilterState),
+        Some(value) => ip(value).map_or(Peer::Unknown(PeerProblem::BadFilterState), Peer::Known),
     }
 }
 
@@ -344,6 +365,23 @@ mod tests {
             ),
         ] {
             assert_eq!(from_helper(values, &token), Peer::Unknown(problem));
+        }
+    }
+
+    #[test]
+    fn the_filter_state_holds_an_address_or_nobody_is_known() {
+        assert_eq!(from_filter_state(Some(b"10.0.0.7")), known("10.0.0.7"));
+        assert_eq!(
+            from_filter_state(Some(b"::ffff:10.0.0.7")),
+            known("10.0.0.7")
+        );
+        for absent in [None, Some(&b""[..])] {
+            let problem = Peer::Unknown(PeerProblem::NoFilterState);
+            assert_eq!(from_filter_state(absent), problem);
+        }
+        for junk in ["10.0.0.7:80", "/run/envoy.sock", "-", "10.0.0.7, 1.1.1.1"] {
+            let problem = Peer::Unknown(PeerProblem::BadFilterState);
+            assert_eq!(from_filter_state(Some(junk.as_bytes())), problem, "{junk}");
         }
     }
 

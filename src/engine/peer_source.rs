@@ -15,6 +15,11 @@ pub(crate) enum PeerSource {
     Auto,
     Source,
     ForwardedFor,
+    /// The connection's filter state. No client can write it.
+    FilterState {
+        /// The attribute's path.
+        path: String,
+    },
     /// An early-mutation header, and the token that it begins with.
     Header {
         header: HeaderId,
@@ -37,6 +42,9 @@ impl PeerSource {
             }
             PeerSource::ForwardedFor => {
                 peer::from_forwarded_for(facts.header(HeaderId::FORWARDED_FOR))
+            }
+            PeerSource::FilterState { path } => {
+                peer::from_filter_state(facts.attribute_at(path).as_ref().map(AsRef::as_ref))
             }
             PeerSource::Header { header, token } => peer::from_helper(facts.header(*header), token),
         }

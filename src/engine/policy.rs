@@ -10,7 +10,8 @@ use crate::config::RequestHeaders;
 /// A compiled policy: every value as it is written.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Policy {
-    pub(crate) request_headers: RequestHeaders,
+    /// What the configuration says about headers that a request brings, if it says anything.
+    pub(crate) request_headers: Option<RequestHeaders>,
     /// Whether upgrades and CONNECT get timeouts.
     pub(crate) streams_too: bool,
     pub(crate) timeout: Wanted,
@@ -40,6 +41,56 @@ pub(crate) const RETRY_HEADERS: [HeaderId; 7] = [
     HeaderId::HEDGE_ON_PER_TRY_TIMEOUT,
 ];
 
+/// The headers of the router that no field of a policy writes.
+const UNWRITTEN_HEADERS: [HeaderId; 4] = [
+    HeaderId::EXPECTED_TIMEOUT,
+    HeaderId::STREAM_DURATION,
+    HeaderId::TIMEOUT_ALT_RESPONSE,
+    HeaderId::ALT_STAT_NAME,
+];
+
+/// The x-envoy-* headers that the router of Envoy 1.36 to 1.40 reads from a request: "HTTP headers (consumed from
+/// downstream clients)" in its documentation, x-envoy-upstream-stream-duration-ms of the route's `max_stream_duration`,
+/// and x-envoy-expected-rq-timeout-ms, which `respect_expected_rq_timeout` reads.
+pub(crate) const ROUTER_HEADERS: [HeaderId; 12] = [
+    HeaderId::TIMEOUT,
+    HeaderId::PER_TRY_TIMEOUT,
+    HeaderId::MAX_RETRIES,
+    HeaderId::RETRY_ON,
+    HeaderId::RETRY_GRPC_ON,
+    HeaderId::RETRIABLE_STATUS_CODES,
+    HeaderId::RETRIABLE_HEADER_NAMES,
+    HeaderId::HEDGE_ON_PER_TRY_TIMEOUT,
+    HeaderId::EXPECTED_TIMEOUT,
+    HeaderId::STREAM_DURATION,
+    HeaderId::TIMEOUT_ALT_RESPONSE,
+    HeaderId::ALT_STAT_NAME,
+];
+
+/// Who sent a request, as far as the rules of trust can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sender {
+    /// A trusted load balancer, for a client from outside.
+    Trusted,
+    /// Anybody else.
+    Untrusted,
+    /// The configuration has no rules of trust.
+    NotJudged,
+}
+
+/// What becomes of the router's headers that a request brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handling {
+    /// They stay.
+    Keep,
+    /// No more than the configuration grants. What isn't configured stays.
+    Cap,
+    /// No more than the configuration grants, and nothing that isn't configured.
+    CapAll,
+    /// They go.
+    Replace,
+}
+
 /// What should stand in each header that says how a request is retried, in the order of [`RETRY_HEADERS`].
 #[derive(Clone, Debug)]
 pub(crate) struct RetryPlan([Wanted; RETRY_HEADERS.len()]);
@@ -57,6 +108,7 @@ impl RetryPlan {
         Self::UNSAID.clone()
     }
 
+    #[inline(never)]
     pub(crate) fn set(&mut self, header: HeaderId, wanted: Wanted) {
         let mut places = RETRY_HEADERS.iter().zip(&mut self.0);
         if let Some((_, place)) = places.find(|(known, _)| **known == header) {
@@ -95,6 +147,7 @@ impl Value {
         }
     }
 
+    #[inline(never)]
     pub(crate) fn number(number: u32) -> Self {
         Self {
             text: number.to_string().into(),
@@ -122,6 +175,7 @@ impl Policy {
         &'a self,
         facts: &Facts<'a, R>,
         names: &'a HeaderNames,
+        sender: Sender,
         changes: &mut Changes<'a>,
     ) {
         let mut removable = facts.removable.iter();
@@ -130,7 +184,8 @@ impl Policy {
             return;
         }
         let timeouts = self.streams_too || !is_stream(facts);
-        let mut change = |header: HeaderId, wanted: &'a Wanted| {
+        let handling = self.handling(sender);
+        let mut change = |header: HeaderId, handling: Handling, wanted: &'a Wanted| {
             let brought = if brought_any {
                 facts.header(header)
             } else {
@@ -142,7 +197,7 @@ impl Policy {
                     true
                 }
                 (_, HeaderValues::Absent) => false,
-                _ => self.change(header, wanted, brought, names, changes),
+                _ => change(header, handling, wanted, brought, names, changes),
             }
         };
         let timeout = if timeouts {
@@ -150,7 +205,27 @@ impl Policy {
         } else {
             &Wanted::Unsaid
         };
-        let has_timeout = change(HeaderId::TIMEOUT, timeout);
+        let has_timeout = change(HeaderId::TIMEOUT, handling, timeout);
+        if brought_any {
+            for header in UNWRITTEN_HEADERS {
+                let is_duration = matches!(
+                    header,
+                    HeaderId::EXPECTED_TIMEOUT | HeaderId::STREAM_DURATION
+                );
+                // Envoy reads them in place of a timeout, or beside it.
+                let wanted = match timeout {
+                    Wanted::Ours(_) if is_duration => &Wanted::Nothing,
+                    _ => &Wanted::Unsaid,
+                };
+                // Envoy before 1.37 takes this one from anybody, so that no filter in front of this one has to have
+                // written it.
+                let handling = match sender {
+                    Sender::Untrusted if header == HeaderId::STREAM_DURATION => Handling::Replace,
+                    _ => handling,
+                };
+                change(header, handling, wanted);
+            }
+        }
         let retries = match &self.retries {
             None => &RetryPlan::UNSAID,
             Some(retries) if retries.cover(facts) => &retries.covered,
@@ -164,32 +239,44 @@ impl Policy {
                 }
                 _ => wanted,
             };
-            has_retries |= change(*header, wanted);
+            has_retries |= change(*header, handling, wanted);
         }
         changes.notes.timeout |= has_timeout;
         changes.notes.retries |= has_retries;
     }
 
-    /// Changes a header that the request has brought. Whether it has our value now.
-    fn change<'a>(
-        &self,
-        header: HeaderId,
-        wanted: &'a Wanted,
-        brought: HeaderValues<'_>,
-        names: &'a HeaderNames,
-        changes: &mut Changes<'a>,
-    ) -> bool {
-        match wanted.outcome(self.request_headers, header, brought) {
-            Outcome::Stays => false,
-            Outcome::Removed => {
-                changes.remove(names.name(header).as_bytes());
-                false
-            }
-            Outcome::Set { value, is_capped } => {
-                changes.set(names.name(header), value);
-                changes.notes.capped |= is_capped;
-                true
-            }
+    /// What becomes of the router's headers that this sender's request brings. Who comes through a load balancer is a
+    /// client from outside, whatever Envoy's internal addresses are.
+    fn handling(&self, sender: Sender) -> Handling {
+        match (self.request_headers, sender) {
+            (Some(RequestHeaders::Keep), _) | (None, Sender::NotJudged) => Handling::Keep,
+            (Some(RequestHeaders::Cap), _) => Handling::Cap,
+            (None, Sender::Trusted) => Handling::CapAll,
+            (Some(RequestHeaders::Replace), _) | (None, Sender::Untrusted) => Handling::Replace,
+        }
+    }
+}
+
+/// Changes a header that the request has brought. Whether it has our value now.
+#[inline(never)]
+fn change<'a>(
+    header: HeaderId,
+    handling: Handling,
+    wanted: &'a Wanted,
+    brought: HeaderValues<'_>,
+    names: &'a HeaderNames,
+    changes: &mut Changes<'a>,
+) -> bool {
+    match wanted.outcome(handling, header, brought) {
+        Outcome::Stays => false,
+        Outcome::Removed => {
+            changes.remove(names.name(header).as_bytes());
+            false
+        }
+        Outcome::Set { value, is_capped } => {
+            changes.set(names.name(header), value);
+            changes.notes.capped |= is_capped;
+            true
         }
     }
 }
@@ -205,14 +292,14 @@ impl Wanted {
     /// What becomes of a header of which the request has these values.
     fn outcome(
         &self,
-        mode: RequestHeaders,
+        handling: Handling,
         header: HeaderId,
         brought: HeaderValues<'_>,
     ) -> Outcome<'_> {
-        match (self, mode) {
-            (_, RequestHeaders::Keep) | (Wanted::Unsaid, RequestHeaders::Cap) => Outcome::Stays,
+        match (self, handling) {
+            (_, Handling::Keep) | (Wanted::Unsaid, Handling::Cap) => Outcome::Stays,
             (Wanted::Ours(own), _) if brought.is(&own.text) => Outcome::Stays,
-            (Wanted::Ours(own) | Wanted::AtMost(own), RequestHeaders::Cap) => {
+            (Wanted::Ours(own) | Wanted::AtMost(own), Handling::Cap | Handling::CapAll) => {
                 if own.grants(header, brought) {
                     return Outcome::Stays;
                 }
@@ -221,7 +308,7 @@ impl Wanted {
                     is_capped: own.number.is_some(),
                 }
             }
-            (Wanted::Ours(own), RequestHeaders::Replace) => Outcome::Set {
+            (Wanted::Ours(own), Handling::Replace) => Outcome::Set {
                 value: &own.text,
                 is_capped: false,
             },

@@ -12,36 +12,24 @@ use crate::config::ClientCertificate;
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
     pub(crate) name: String,
-    pub(crate) connection: ConnectionMatch,
-    pub(crate) request: RequestMatch,
+    pub(crate) matches: RuleMatch,
     pub(crate) forwarded_proto: ForwardedProto,
 }
 
-/// Conditions on the connection.
+/// Conditions on the connection and on the request's own headers.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ConnectionMatch {
+pub(crate) struct RuleMatch {
     pub(crate) ip_blocks: Option<CidrSet>,
     pub(crate) not_ip_blocks: Option<CidrSet>,
     pub(crate) ports: Vec<u16>,
     pub(crate) not_ports: Vec<u16>,
     pub(crate) client_certificate: Option<ClientCertificate>,
+    pub(crate) request: RequestMatch,
 }
 
-impl Rule {
-    /// The first condition that doesn't hold, if any.
-    pub(crate) fn unmet<R: Request>(
-        &self,
-        facts: &Facts<'_, R>,
-        peer: &DirectPeer<'_>,
-    ) -> Option<Condition> {
-        self.connection
-            .unmet(facts, peer)
-            .or_else(|| self.request.unmet(facts))
-    }
-}
-
-impl ConnectionMatch {
+impl RuleMatch {
     /// The first condition that doesn't hold, if any. What can't be told doesn't hold, negated or not.
+    #[inline(never)]
     pub(crate) fn unmet<R: Request>(
         &self,
         facts: &Facts<'_, R>,
@@ -78,7 +66,7 @@ impl ConnectionMatch {
         {
             return Some(Condition("clientCertificate"));
         }
-        None
+        self.request.unmet(facts)
     }
 }
 

@@ -130,7 +130,9 @@ fn forwarded(value: &[u8]) -> Option<Scheme> {
     if value.len() > LONGEST_STRUCTURED {
         return None;
     }
-    let element = split_unquoted(value, b',')?.pop()?;
+    // RFC 9110, 5.6.1: empty elements of a list count for nothing.
+    let mut elements = split_unquoted(value, b',')?.into_iter().rev();
+    let element = elements.find(|element| !element.trim_ascii().is_empty())?;
     let mut proto = None;
     for pair in split_unquoted(element, b';')? {
         let pair = pair.trim_ascii();
@@ -274,6 +276,10 @@ mod tests {
                 ("for=\"open;proto=https", Reading::Unusable),
                 ("proto=http;proto=https", Reading::Unusable),
                 ("", Reading::Unusable),
+                ("proto=https,", HTTPS),
+                ("proto=http, for=1.2.3.4;proto=https , ,\t,", HTTPS),
+                (",proto=http", HTTP),
+                (", ,", Reading::Unusable),
             ],
         );
     }

@@ -35,6 +35,7 @@ counters! {
     ForgedClaim "trusted_lb_forged_claim" "Untrusted requests whose claim about the scheme was overridden or removed.";
     SignalUnusable "trusted_lb_signal_unusable" "Trusted requests whose signal has an unrecognized value, so that the rule's default applied.";
     PeerAmbiguous "trusted_lb_peer_ambiguous" "Requests whose direct peer can't be determined, so that nobody was trusted by address.";
+    Refused "trusted_lb_refused" "Untrusted requests that untrusted.action refuses; in shadow mode, that it would refuse.";
     Timeout "trusted_lb_timeout" "Requests that were given a timeout.";
     Retries "trusted_lb_retries" "Requests whose retries were written or switched off.";
     Capped "trusted_lb_capped" "Requests that asked for more than requestHeaders: cap allows.";
@@ -242,10 +243,15 @@ mod tests {
 
     /// The documentation has code in backticks.
     fn documented(meaning: &str) -> String {
-        ["x-forwarded-proto", ":scheme", "requestHeaders: cap"]
-            .iter()
-            .fold(meaning.to_owned(), |text, code| {
-                text.replace(code, &format!("`{code}`"))
-            })
+        [
+            "x-forwarded-proto",
+            ":scheme",
+            "requestHeaders: cap",
+            "untrusted.action",
+        ]
+        .iter()
+        .fold(meaning.to_owned(), |text, code| {
+            text.replace(code, &format!("`{code}`"))
+        })
     }
 }

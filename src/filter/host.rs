@@ -96,6 +96,16 @@ mod raw {
             value_size: usize,
         ) -> u32;
         pub(super) fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+        pub(super) fn proxy_send_local_response(
+            status: u32,
+            details: *const u8,
+            details_size: usize,
+            body: *const u8,
+            body_size: usize,
+            headers: *const u8,
+            headers_size: usize,
+            grpc_status: i32,
+        ) -> u32;
     }
 }
 
@@ -109,7 +119,8 @@ mod raw {
 
     macro_rules! absent {
         ($($name:ident($($kind:ty),*);)*) => {
-            $(pub(super) unsafe fn $name($(_: $kind),*) -> u32 { UNIMPLEMENTED })*
+            $(#[allow(clippy::too_many_arguments)] // As the ABI has them.
+            pub(super) unsafe fn $name($(_: $kind),*) -> u32 { UNIMPLEMENTED })*
         };
     }
     absent! {
@@ -125,6 +136,7 @@ mod raw {
         proxy_record_metric(u32, u64);
         proxy_set_property(*const u8, usize, *const u8, usize);
         proxy_set_tick_period_milliseconds(u32);
+        proxy_send_local_response(u32, *const u8, usize, *const u8, usize, *const u8, usize, i32);
     }
 }
 
@@ -314,6 +326,32 @@ pub(super) fn set_filter_state(name: &str, value: &str) -> Result<(), Status> {
     // SAFETY: `name` and `value` are only read.
     check(unsafe {
         raw::proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len())
+    })
+}
+
+/// Answers the request instead of the upstream. gRPC clients get the status that Envoy maps this one to.
+///
+/// The crate's `send_http_response` panics on any status but `Ok`, and has no parameter for the details.
+///
+/// # Errors
+/// The host's status.
+pub(super) fn send_local_response(status: u16, details: &str, body: &str) -> Result<(), Status> {
+    /// No gRPC status of our own.
+    const NONE: i32 = -1;
+    // Four zero bytes are an empty list of headers.
+    let headers = [0; 4];
+    // SAFETY: `details`, `body` and `headers` are only read.
+    check(unsafe {
+        raw::proxy_send_local_response(
+            status.into(),
+            details.as_ptr(),
+            details.len(),
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            NONE,
+        )
     })
 }
 

@@ -42,12 +42,16 @@ fn reason(decision: &Decision<'_>) -> String {
         SchemeSource::Connection => reason.push_str("connection"),
         SchemeSource::UntrustedHttp => reason.push_str("http"),
         SchemeSource::Kept => reason.push_str("keep"),
+        SchemeSource::NotJudged => reason.push_str("not-judged"),
     }
     if decision.rule.is_none()
         && let Some(Peer::Unknown(problem)) = decision.peer
     {
         reason.push_str(",peer:");
         reason.push_str(problem.word());
+    }
+    if decision.refusal.is_some() {
+        reason.push_str(",refused");
     }
     reason
 }
@@ -70,6 +74,8 @@ mod tests {
             PeerProblem::SeveralHelpers,
             PeerProblem::WrongToken,
             PeerProblem::BadHelper,
+            PeerProblem::NoFilterState,
+            PeerProblem::BadFilterState,
         ] {
             let row = format!("\n| `{}` | {problem} |\n", problem.word());
             assert!(text.contains(&row), "{row}");

@@ -14,6 +14,12 @@ use super::root::Shared;
 use crate::config::Mode;
 use crate::engine::{Decision, Engine, Operation, Peer, Request, SchemeSource};
 
+/// What an access log prints as `%RESPONSE_CODE_DETAILS%` for a refused request.
+const REFUSAL_DETAILS: &str = "trusted_lb_untrusted_refused";
+
+/// What a refused client reads.
+const REFUSAL_BODY: &str = "not from a trusted load balancer\n";
+
 /// A compiled configuration, and what the requests that it decides share.
 pub(super) struct Configured {
     engine: Engine,
@@ -31,10 +37,10 @@ impl Context for Stream {}
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
         // The headers come once. A stream that stays open doesn't keep a configuration that was replaced.
-        if let Some(configured) = self.0.take() {
-            configured.on_request_headers();
+        match self.0.take() {
+            Some(configured) => configured.on_request_headers(),
+            None => Action::Continue,
         }
-        Action::Continue
     }
 }
 
@@ -44,7 +50,7 @@ impl Configured {
     }
 
     /// Decides about the request whose headers Envoy has now, and applies the decision.
-    fn on_request_headers(&self) {
+    fn on_request_headers(&self) -> Action {
         let engine = &self.engine;
         let request = HostRequest {
             headers: OnceCell::new(),
@@ -65,6 +71,20 @@ impl Configured {
         {
             self.shared.host_call_failed("reporting a decision", status);
         }
+        match decision.refusal {
+            Some(status) if engine.mode() == Mode::Enforce => self.refuse(status),
+            _ => Action::Continue,
+        }
+    }
+
+    /// Answers the request with a status. If Envoy doesn't take the answer, the request waits until Envoy's timeouts end
+    /// it: it isn't served.
+    #[cold]
+    fn refuse(&self, status: u16) -> Action {
+        if let Err(status) = host::send_local_response(status, REFUSAL_DETAILS, REFUSAL_BODY) {
+            self.shared.host_call_failed("refusing a request", status);
+        }
+        Action::Pause
     }
 
     fn count(&self, decision: &Decision<'_>) {
@@ -73,8 +93,10 @@ impl Configured {
                 counters::count(Counter::Trusted);
                 counters::count_rule(rule);
             }
+            None if decision.source == SchemeSource::NotJudged => {}
             None => counters::count(Counter::Untrusted),
         }
+        counters::count_if(decision.refusal.is_some(), Counter::Refused);
         let notes = decision.notes;
         counters::count_if(
             notes.forwarded_proto_rewritten,
@@ -129,6 +151,9 @@ fn log_decision(engine: &Engine, decision: &Decision<'_>) {
         "trusted: {rule}, because {}; route: {route}",
         decision.source
     );
+    if let Some(status) = decision.refusal {
+        log::debug!("  refused with {status}");
+    }
     for operation in &decision.operations {
         log::debug!("  {operation}");
     }

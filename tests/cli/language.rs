@@ -40,6 +40,10 @@ const BEYOND_THE_SCHEMA: &[(&str, &str)] = &[
         "neither in the built-in list nor in a from",
         "one list against another",
     ),
+    (
+        "everybody is served here, so that this says nothing",
+        "one field against another",
+    ),
 ];
 
 /// Compares reader and schema on documents, and counts what both take and both refuse.

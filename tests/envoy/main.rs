@@ -10,3 +10,4 @@ mod hot_configuration;
 mod operations;
 mod requests;
 mod soak;
+mod trust;

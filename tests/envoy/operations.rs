@@ -122,6 +122,7 @@ fn every_counter_shows_its_exact_value_to_prometheus() {
         ("forwarded_proto_rewritten", 5),
         ("host_call_error", 0),
         ("peer_ambiguous", 1),
+        ("refused", 0),
         ("retries", 6),
         ("scheme_rewritten", 5),
         ("shadow", 0),
@@ -149,7 +150,7 @@ fn counters_go_on_through_new_configurations_and_new_versions_of_the_module() {
         filter["typed_config"]["config"]["vm_config"]["vm_id"] = vm.into();
         updates.hand_over("plugin", &[discovery::extension(&filter)]);
     };
-    let waiting = |seconds: u32| json!({"defaults": {"timeout": format!("{seconds}s")}});
+    let waiting = |seconds: u32| json!({"untrusted": {"forwardedProto": "connection"}, "defaults": {"timeout": format!("{seconds}s")}});
     hand_over(&waiting(1), "first");
     let listener = Listener::new("gateway").filter(discovery::discovered(
         "trusted-lb",

@@ -44,6 +44,12 @@ fn envoy_gives_every_case_the_expected_request() {
             let name = format!("{index}{}", if case.request.tls { "-tls" } else { "" });
             let response = http::send(envoy.listener(&name), &case.request)
                 .unwrap_or_else(|error| panic!("{place}: {error}"));
+            if let Some(status) = case.expect.refused {
+                if response.status != status || response.received("host").is_some() {
+                    wrong.push(format!("{place}: not refused with {status}: {response:?}"));
+                }
+                continue;
+            }
             if !matches!(response.status, 200 | 101) || response.received("host").is_none() {
                 wrong.push(format!("{place}: not the upstream's answer: {response:?}"));
                 continue;

@@ -61,7 +61,14 @@ fn the_module_decides_every_case_as_expected() {
                 let outcome = vm
                     .request(request)
                     .unwrap_or_else(|trap| panic!("{file}: {}: {trap}", case.name));
-                assert!(outcome.continued, "{file}: {}", case.name);
+                let answered = outcome.local_response.as_ref().map(|answer| answer.status);
+                assert_eq!(
+                    answered,
+                    case.expect.refused.map(u32::from),
+                    "{}",
+                    case.name
+                );
+                assert_eq!(outcome.continued, answered.is_none(), "{}", case.name);
                 for difference in case.expect.differences(|name| {
                     outcome
                         .values(name)

@@ -47,6 +47,12 @@ fn the_engine_decides_every_case_as_expected() {
                         case.expect.route
                     ));
                 }
+                if decision.refusal != case.expect.refused {
+                    differences.push(format!(
+                        "refused: expected {:?}, found {:?}",
+                        case.expect.refused, decision.refusal
+                    ));
+                }
                 let mut operations = decision.operations;
                 operations.retain(|operation| engine.carries_out(operation));
                 let headers = request.after(&operations).0.headers;

@@ -39,7 +39,8 @@ fn against_manager(config: &Config, manager: Manager, problems: &mut Vec<Problem
             "this connection manager has no early_header_mutation_extensions, so nothing writes the helper header",
             "add the mutation of envoyfilter/preserve-lb-proto.yaml",
         ),
-        PeerAddress::Header(_) => {}
+        // The filter state is right in every set-up.
+        PeerAddress::Header(_) | PeerAddress::FilterState(_) => {}
         _ if manager.proxy_protocol => say(
             Severity::Error,
             "behind the PROXY protocol this setting sees the address that the PROXY header claims",
@@ -88,7 +89,7 @@ fn overwritten_signals(config: &Config, manager: Option<Manager>, problems: &mut
             return;
         }
         (_, Some(_)) => Severity::Error,
-        (PeerAddress::Header(_), None) => Severity::Warning,
+        (PeerAddress::Header(_) | PeerAddress::FilterState(_), None) => Severity::Warning,
     };
     for (path, signal) in signals(config) {
         if signal.name.as_str() == "x-forwarded-proto" && signal.form != SignalForm::Helper {

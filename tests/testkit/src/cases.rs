@@ -35,6 +35,7 @@ pub struct Gateway {
     pub skip_xff_append: bool,
     pub original_ip_header: Option<String>,
     pub early_mutation: bool,
+    pub filter_state: bool,
     pub earlier_filter: Vec<(String, String)>,
     pub proxy_protocol: bool,
     pub internal_addresses: Vec<(String, u8)>,
@@ -49,6 +50,7 @@ impl Default for Gateway {
             skip_xff_append: false,
             original_ip_header: None,
             early_mutation: false,
+            filter_state: false,
             earlier_filter: Vec::new(),
             proxy_protocol: false,
             internal_addresses: Vec::new(),
@@ -225,7 +227,11 @@ pub struct Expect {
     /// The route whose overrides apply, by name.
     #[serde(default)]
     pub route: Option<String>,
+    /// The status with which the filter answers it itself. Nothing reaches the upstream then.
+    #[serde(default)]
+    pub refused: Option<u16>,
     /// Headers after the filter; null where one must be gone.
+    #[serde(default)]
     pub upstream: BTreeMap<String, Option<String>>,
 }
 

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use crate::artifacts;
 use crate::cases::{CLIENT_CA, Gateway};
+use trusted_lb::config::DEFAULT_PEER_KEY;
+
 use crate::hcm::{ISTIO_CONFIG, PEER_HELPER, PROTO_HELPER, VIRTUAL_HOST};
 
 /// Headers that Envoy's router takes away; the observer shows each under `x-seen-`.
@@ -21,6 +23,10 @@ const OBSERVED: &[&str] = &[
     "x-envoy-retriable-status-codes",
     "x-envoy-retriable-header-names",
     "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-upstream-stream-duration-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-alt-stat-name",
 ];
 
 /// A listener with an HTTP connection manager.
@@ -35,6 +41,7 @@ pub struct Listener {
     filters: Vec<Value>,
     virtual_hosts: Value,
     settings: Value,
+    router: Value,
 }
 
 impl Listener {
@@ -50,6 +57,7 @@ impl Listener {
             network_filters: Vec::new(),
             filters: Vec::new(),
             settings: json!({}),
+            router: typed("extensions.filters.http.router.v3.Router"),
             virtual_hosts: json!([{
                 "name": VIRTUAL_HOST,
                 "domains": ["*"],
@@ -129,6 +137,13 @@ impl Listener {
         self
     }
 
+    /// Replaces the router's configuration.
+    #[must_use]
+    pub fn router(mut self, configuration: Value) -> Self {
+        self.router = configuration;
+        self
+    }
+
     /// Adds a field to the connection manager, or replaces it.
     #[must_use]
     pub fn setting(mut self, name: &str, value: Value) -> Self {
@@ -153,7 +168,7 @@ impl Listener {
         }
         filters.push(json!({
             "name": "envoy.filters.http.router",
-            "typed_config": typed("extensions.filters.http.router.v3.Router"),
+            "typed_config": self.router,
         }));
         let mut manager =
             typed("extensions.filters.network.http_connection_manager.v3.HttpConnectionManager");
@@ -201,6 +216,9 @@ impl Listener {
         network_filters.push(json!({
             "name": "envoy.filters.network.http_connection_manager", "typed_config": manager,
         }));
+        if self.gateway.filter_state {
+            network_filters.insert(0, direct_peer());
+        }
         let mut chain = json!({"filters": network_filters});
         if self.tls {
             chain["transport_socket"] = tls_socket();
@@ -304,6 +322,22 @@ fn early_mutation() -> Value {
         ]}),
     );
     json!({"name": "envoy.http.early_header_mutation.header_mutation", "typed_config": mutation})
+}
+
+/// The network filter that writes the direct peer into the connection's filter state.
+fn direct_peer() -> Value {
+    let mut config = typed("extensions.filters.network.set_filter_state.v3.Config");
+    let peer = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%";
+    merge(
+        &mut config,
+        json!({"on_new_connection": [{
+            "object_key": DEFAULT_PEER_KEY,
+            "factory_key": "envoy.string",
+            "format_string": {"text_format_source": {"inline_string": peer}},
+            "read_only": true,
+        }]}),
+    );
+    json!({"name": "envoy.filters.network.set_filter_state", "typed_config": config})
 }
 
 /// A filter that copies what only filters can see into headers that reach the upstream.

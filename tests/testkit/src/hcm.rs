@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use trusted_lb::cli::connection_manager::{
     Certificate, Connection, ConnectionManager, EarlyMutation, Message,
 };
+use trusted_lb::config::DEFAULT_PEER_KEY;
 use trusted_lb::engine::Attribute;
 
 use crate::cases::{ClientRequest, Gateway, Protocol};
@@ -42,6 +43,7 @@ pub fn received(
         skip_xff_append: gateway.skip_xff_append,
         original_ip_header: gateway.original_ip_header.clone(),
         client_is_internal: !gateway.internal_addresses.is_empty(),
+        peer_key: gateway.filter_state.then(|| DEFAULT_PEER_KEY.to_owned()),
         early_mutation: gateway.early_mutation.then(|| EarlyMutation {
             token: environment
                 .values()
@@ -75,6 +77,7 @@ pub fn received(
     };
     let mut received = manager.receive(&connection, &message);
     for (name, value) in &gateway.earlier_filter {
+        received.headers.retain(|(line, _)| line != name.as_bytes());
         received
             .headers
             .push((name.clone().into(), value.clone().into()));

@@ -2,7 +2,7 @@
 
 use wasmi::{Caller, Error, Val};
 
-use super::{Fault, Host};
+use super::{Fault, Host, LocalResponse};
 
 pub(super) const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
@@ -115,6 +115,22 @@ fn answer(name: &str, caller: &mut Caller<'_, Host>, p: Arguments<'_>) -> Option
         }
         "proxy_set_tick_period_milliseconds" => {
             caller.data_mut().tick_period = Some(p.get(0));
+            OK
+        }
+        "proxy_send_local_response" => {
+            let text = |at, size| {
+                Some(String::from_utf8_lossy(bytes(caller, p.get(at), p.get(size))?).into_owned())
+            };
+            let response = LocalResponse {
+                status: p.get(0),
+                details: text(1, 2)?,
+                body: text(3, 4)?,
+            };
+            // The headers are a list like any other.
+            if bytes(caller, p.get(5), p.get(6))?.len() < 4 {
+                return Some(BAD_ARGUMENT);
+            }
+            caller.data_mut().local_response = Some(response);
             OK
         }
         "proxy_set_effective_context" => OK,

@@ -117,6 +117,7 @@ pub(crate) struct Host {
     logs: Vec<(u32, String)>,
     log_level: u32,
     tick_period: Option<u32>,
+    local_response: Option<LocalResponse>,
     calls: Vec<&'static str>,
     entries: Vec<&'static str>,
     faults: BTreeMap<&'static str, Fault>,
@@ -180,6 +181,17 @@ impl Request {
     }
 }
 
+/// An answer that the filter gave itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalResponse {
+    /// The status.
+    pub status: u32,
+    /// The details, for access logs.
+    pub details: String,
+    /// The body.
+    pub body: String,
+}
+
 /// What became of a request.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -187,6 +199,8 @@ pub struct Outcome {
     pub headers: HeaderLines,
     /// Whether the filter lets the request go on.
     pub continued: bool,
+    /// What the filter answered itself.
+    pub local_response: Option<LocalResponse>,
     /// What the module put into the stream's filter state; Envoy prefixes the names with `wasm.`.
     pub filter_state: BTreeMap<String, String>,
     /// Host calls, in order.
@@ -385,6 +399,7 @@ impl Vm {
         host.headers = request.headers;
         host.properties = request.properties;
         host.filter_state.clear();
+        host.local_response = None;
         host.route_cache_cleared = 0;
         host.calls.clear();
         host.entries.clear();
@@ -395,6 +410,7 @@ impl Vm {
         Ok(Outcome {
             headers: std::mem::take(&mut host.headers),
             continued: action == Some(0),
+            local_response: host.local_response.take(),
             filter_state: std::mem::take(&mut host.filter_state),
             calls: std::mem::take(&mut host.calls),
             entries: std::mem::take(&mut host.entries),
