@@ -148,6 +148,9 @@ impl Gateway {
                 let at = self.http_filters().len() - 1;
                 self.http_filters().insert(at, value);
             }
+            (ApplyTo::NetworkFilter, Operation::InsertBefore, None) => {
+                network_filters(&mut self.bootstrap).insert(0, value);
+            }
             (ApplyTo::NetworkFilter, Operation::Merge, None) => {
                 merge(self.connection_manager(), &value["typed_config"]);
             }
@@ -216,8 +219,15 @@ impl Gateway {
     }
 }
 
+fn network_filters(bootstrap: &mut Value) -> &mut Vec<Value> {
+    bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
+        .as_array_mut()
+        .expect("a list")
+}
+
 fn connection_manager(bootstrap: &mut Value) -> &mut Value {
-    &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    let last = network_filters(bootstrap).last_mut();
+    &mut last.expect("a network filter")["typed_config"]
 }
 
 fn http_filters(bootstrap: &mut Value) -> &mut Vec<Value> {

@@ -264,9 +264,16 @@ fn envoy_finds_no_fault_in_any_of_them() {
         whole = gateway.bootstrap_at_once();
         let mut listener = whole["static_resources"]["listeners"][0].take();
         listener["name"] = file.as_str().into();
-        let filters = "/filter_chains/0/filters/0/typed_config/http_filters";
-        let filters = listener.pointer_mut(filters).and_then(Value::as_array_mut);
-        for filter in filters.expect("it has filters") {
+        let network_filters = listener.pointer_mut("/filter_chains/0/filters");
+        let manager = network_filters
+            .and_then(Value::as_array_mut)
+            .and_then(|filters| filters.last_mut())
+            .expect("it has a connection manager");
+        let filters = manager.pointer_mut("/typed_config/http_filters");
+        for filter in filters
+            .and_then(Value::as_array_mut)
+            .expect("it has filters")
+        {
             let Some(vm) = filter.pointer_mut("/typed_config/config/vm_config") else {
                 continue;
             };
@@ -286,7 +293,7 @@ fn envoy_finds_no_fault_in_any_of_them() {
         }
         listeners.push(listener);
     }
-    assert_eq!(listeners.len(), 6);
+    assert_eq!(listeners.len(), 7);
     whole["static_resources"]["listeners"] = listeners.into();
     if let Err(log) = envoy::validate(&whole) {
         panic!("{log}");
@@ -297,6 +304,7 @@ fn envoy_finds_no_fault_in_any_of_them() {
 fn the_wasm_plugin_corrects_the_load_balancers_requests_and_nobody_elses() {
     let upstream = Upstream::start();
     let mut gateway = gateway_with("wasmplugin.yaml", upstream.address());
+    add(&mut gateway, "direct-peer.yaml");
     assert_eq!(gateway.filter_names()[0], "istio-ingress.trusted-lb");
     let envoy = started(&gateway, &[]);
     let answer = send(&envoy, &get(LB));
@@ -452,6 +460,7 @@ fn custom_authorization_sees_the_corrected_scheme_behind_the_envoy_filter_and_no
         let mut gateway = Gateway::new(upstream.address());
         gateway.authorize_by(service);
         add(&mut gateway, file);
+        add(&mut gateway, "direct-peer.yaml");
         let envoy = started(&gateway, &[]);
         assert_eq!(scheme(&envoy, &get(LB)), "https");
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -483,8 +492,17 @@ fn kustomize_renders_one_way_to_load_the_filter() {
         String::from_utf8_lossy(&rendered.stderr)
     );
     let resources = resource::read(&String::from_utf8_lossy(&rendered.stdout)).expect("it is read");
-    let [Resource::WasmPlugin(plugin)] = resources.as_slice() else {
-        panic!("{resources:?}");
+    let (mut plugins, mut patches) = (Vec::new(), Vec::new());
+    for resource in &resources {
+        match resource {
+            Resource::WasmPlugin(plugin) => plugins.push(plugin),
+            Resource::EnvoyFilter(filter) => patches.push(filter.metadata.name.as_deref()),
+            other => panic!("{other:?}"),
+        }
+    }
+    let [plugin] = plugins.as_slice() else {
+        panic!("{plugins:?}");
     };
+    assert_eq!(patches, [Some("direct-peer")]);
     assert_eq!(plugin.metadata.namespace.as_deref(), Some("istio-ingress"));
 }
