@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::lua::{Asked, Condition, Is, Span, Subject, Test, Value};
+use super::lua::{Asked, Condition, Is, Span, Subject, Test, Value, implied};
 
 /// What a header becomes.
 #[derive(Clone, Debug)]
@@ -72,14 +72,19 @@ fn flatten(
     }
 }
 
-/// Cases without those that an earlier one covers.
+/// Cases without those that earlier ones cover.
 pub(super) fn first_matches<T>(cases: Vec<Case<T>>) -> Vec<Case<T>> {
+    let worlds = Worlds::of(&cases);
     let mut kept: Vec<Case<T>> = Vec::new();
     for case in cases {
         if case.condition == Condition::Never
             || kept
                 .iter()
                 .any(|earlier| earlier.condition == case.condition)
+            || worlds.as_ref().is_some_and(|worlds| {
+                let earlier: Vec<&Condition> = kept.iter().map(|case| &case.condition).collect();
+                worlds.covered(&case.condition, &earlier)
+            })
         {
             continue;
         }
@@ -90,6 +95,77 @@ pub(super) fn first_matches<T>(cases: Vec<Case<T>>) -> Vec<Case<T>> {
         }
     }
     kept
+}
+
+/// Every combination of answers to some tests that a request can give.
+struct Worlds {
+    tests: Vec<Rc<Test>>,
+    /// A bit a test.
+    answers: Vec<u64>,
+}
+
+/// With more tests, combinations or cases than these, cases are compared one by one only.
+const MOST_TESTS: usize = 40;
+const MOST_WORLDS: usize = 256;
+const MOST_COMPARED: usize = 64;
+
+impl Worlds {
+    fn of<T>(cases: &[Case<T>]) -> Option<Self> {
+        let mut tests: Vec<Rc<Test>> = Vec::new();
+        for case in cases {
+            case.condition.tests(&mut |test| {
+                if tests.len() <= MOST_TESTS && !tests.contains(test) {
+                    tests.push(Rc::clone(test));
+                }
+            });
+        }
+        if tests.len() > MOST_TESTS || cases.len() > MOST_COMPARED {
+            return None;
+        }
+        let mut answers = vec![0_u64];
+        for (index, test) in tests.iter().enumerate() {
+            let earlier = tests.get(..index).unwrap_or_default();
+            let mut more = Vec::new();
+            for world in answers {
+                for holds in [false, true] {
+                    if fits(test, holds, earlier, world) {
+                        more.push(world | u64::from(holds) << index);
+                    }
+                }
+            }
+            answers = more;
+            if answers.len() > MOST_WORLDS {
+                return None;
+            }
+        }
+        Some(Self { tests, answers })
+    }
+
+    /// Whether one of the earlier conditions holds wherever this one does.
+    fn covered(&self, condition: &Condition, earlier: &[&Condition]) -> bool {
+        self.answers.iter().all(|world| {
+            let answer = |test: &Test| {
+                let index = self.tests.iter().position(|known| **known == *test);
+                index.map(|index| world >> index & 1 == 1)
+            };
+            let holds = |condition: &Condition| condition.with(&answer) == Condition::Always;
+            !holds(condition) || earlier.iter().any(|condition| holds(condition))
+        })
+    }
+}
+
+/// Whether one answer more can be true together with those before it.
+fn fits(test: &Rc<Test>, holds: bool, earlier: &[Rc<Test>], world: u64) -> bool {
+    let literal = |test: &Rc<Test>, holds: bool| {
+        let one = Condition::Test(Rc::clone(test));
+        if holds { one } else { one.not() }
+    };
+    let this = literal(test, holds);
+    earlier.iter().enumerate().all(|(index, other)| {
+        let other_holds = world >> index & 1 == 1;
+        implied(&this, other).is_none_or(|said| said == other_holds)
+            && implied(&literal(other, other_holds), test).is_none_or(|said| said == holds)
+    })
 }
 
 /// A condition in which only tests are negated. Those that `allowed` refuses count as never true; they are collected.
@@ -125,6 +201,13 @@ pub(super) fn understood(
 pub(super) struct Literal {
     pub(super) test: Rc<Test>,
     pub(super) holds: bool,
+}
+
+impl Literal {
+    fn condition(&self) -> Condition {
+        let one = Condition::Test(Rc::clone(&self.test));
+        if self.holds { one } else { one.not() }
+    }
 }
 
 /// More alternatives are written by nobody.
@@ -198,17 +281,21 @@ pub(super) fn alternatives(
     }
 }
 
-/// Whether a test and its opposite are both asked for.
+/// Whether what is asked for can't be true together: a list of which each test is ruled out by another condition.
 fn contradictory(all: &[Vec<Literal>]) -> bool {
-    let single = |list: &Vec<Literal>| match list.as_slice() {
-        [one] => Some(one.clone()),
-        _ => None,
-    };
-    let singles: Vec<Literal> = all.iter().filter_map(single).collect();
-    singles.iter().any(|a| {
-        singles
-            .iter()
-            .any(|b| a.holds != b.holds && a.test == b.test)
+    let singles: Vec<Condition> = all
+        .iter()
+        .filter_map(|list| match list.as_slice() {
+            [one] => Some(one.condition()),
+            _ => None,
+        })
+        .collect();
+    all.iter().any(|list| {
+        list.iter().all(|literal| {
+            singles.iter().any(|single| {
+                implied(single, &literal.test).is_some_and(|said| said != literal.holds)
+            })
+        })
     })
 }
 

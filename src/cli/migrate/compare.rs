@@ -614,6 +614,7 @@ fn changes(meaning: &Meaning) -> Vec<Change> {
                         let front = if &**name == ":path" { "/x" } else { "x" };
                         add(header(format!("{front}{value}")));
                     }
+                    Is::Contains(_) if well_formed(name).is_some() => {}
                     Is::Contains(value) => {
                         let front = if &**name == ":path" { "/a" } else { "a" };
                         add(header(format!("{front}{value}b")));
@@ -643,16 +644,25 @@ fn changes(meaning: &Meaning) -> Vec<Change> {
         if name.starts_with(':') || name == "x-forwarded-proto" || name == "x-forwarded-for" {
             continue;
         }
-        let values: &[&str] = if name.starts_with("x-envoy-") {
-            &["1000"]
-        } else {
-            &["https", "http", "1"]
+        let values = match well_formed(&name) {
+            Some(values) => values,
+            None if name.starts_with("x-envoy-") => &["1000"],
+            None => &["https", "http", "1"],
         };
         for value in values {
             add(Change::Header(name.clone(), Some((*value).to_owned())));
         }
     }
     changes
+}
+
+/// Values of a header that has a form of its own.
+fn well_formed(name: &str) -> Option<&'static [&'static str]> {
+    match name {
+        "cf-visitor" => Some(&[r#"{"scheme":"https"}"#, r#"{"scheme":"http"}"#]),
+        "forwarded" => Some(&["for=192.0.2.43;proto=https", "for=192.0.2.43;proto=http"]),
+        _ => None,
+    }
 }
 
 fn visit(

@@ -200,6 +200,10 @@ impl UserData for Stream {
         methods.add_method("virtualHostName", |_, this, ()| {
             Ok(this.seen.virtual_host.clone())
         });
+        methods.add_method(
+            "drainConnectionUponCompletion",
+            |_, _, _: MultiValue| Ok(()),
+        );
         methods.add_method("virtualClusterName", |_, _, ()| Ok(String::new()));
         for name in ["downstreamDirectRemoteAddress", "downstreamRemoteAddress"] {
             methods.add_method(name, |_, this, ()| Ok(this.seen.peer.clone()));

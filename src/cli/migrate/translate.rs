@@ -3,6 +3,7 @@
 mod matches;
 mod policy;
 mod scheme;
+mod signals;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

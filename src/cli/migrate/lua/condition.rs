@@ -219,7 +219,7 @@ fn joined(a: &Test, b: &Test) -> Option<Condition> {
 }
 
 /// What a condition that holds says about a test.
-pub(super) fn implied(condition: &Condition, test: &Test) -> Option<bool> {
+pub(in crate::cli::migrate) fn implied(condition: &Condition, test: &Test) -> Option<bool> {
     match condition {
         Condition::Test(known) if **known == *test => Some(true),
         Condition::Test(known) if known.subject == test.subject => match (&known.is, &test.is) {

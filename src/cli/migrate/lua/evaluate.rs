@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 use super::condition::{Condition, Is, Subject, Test, implied};
+use super::constants::Constants;
 use super::flow::{Flow, either_values};
 use super::globals::assigned_globals;
 use super::library;
 use super::syntax::{Block, Expression, ExpressionKind, Function, Span, Statement, StatementKind};
+use super::unreached::unreached;
 use super::value::{Asked, Envoy, Scope, Value, Variable};
 use super::{Meaning, Remark};
 
@@ -15,14 +17,20 @@ use super::{Meaning, Remark};
 const MOST_STEPS: usize = 4_000_000;
 /// Branches that depend on the request.
 const MOST_BRANCHES: usize = 400;
+/// Metatables of metatables.
+const MOST_METATABLES: usize = 20;
 /// Rounds of a loop.
 const MOST_ROUNDS: f64 = 10_000.0;
+/// Rounds of a `while`: one that takes more waits for something.
+const MOST_WHILE_ROUNDS: usize = 1_000;
 
 /// A table: its keys in the order they came, each with the number of its value.
 #[derive(Default)]
 pub(super) struct Table {
     pub(super) entries: Vec<(Key, usize)>,
     pub(super) places: HashMap<Key, usize>,
+    /// The table that `setmetatable` gave it.
+    pub(super) meta: Option<usize>,
     /// Keys that aren't known were written to.
     pub(super) vague: bool,
 }
@@ -72,6 +80,8 @@ pub(super) struct Run<'s> {
     /// What has to be true to get here, as far as it isn't nested in this.
     pub(super) path: Vec<Condition>,
     pub(super) called: HashSet<*const Function>,
+    /// Where the calls end that were made and may change a request.
+    pub(super) reached: HashSet<usize>,
     /// What the last call returned behind its first result, if that is known.
     pub(super) more: Option<Vec<Value>>,
     /// The last list of values ended in a call whose other results aren't known.
@@ -79,6 +89,7 @@ pub(super) struct Run<'s> {
     pub(super) steps: usize,
     pub(super) branches: usize,
     pub(super) calls: usize,
+    pub(super) constants: Constants,
     pub(super) meaning: Meaning,
 }
 
@@ -100,11 +111,13 @@ pub(super) fn script(code: &str, block: &Block) -> Meaning {
         ended: Condition::Never,
         path: Vec::new(),
         called: HashSet::new(),
+        reached: HashSet::new(),
         more: None,
         more_is_open: false,
         steps: 0,
         branches: 0,
         calls: 0,
+        constants: Constants::default(),
         meaning: Meaning::default(),
     };
     run.block(block, &mut None);
@@ -121,11 +134,23 @@ pub(super) fn script(code: &str, block: &Block) -> Meaning {
         run.ended = Condition::Never;
         run.call(&function, &scope, vec![Value::Envoy(handle)], &(0..0));
     }
+    let mut skipped = HashSet::new();
     for function in functions {
-        if !run.called.contains(&Rc::as_ptr(&function)) && names_headers(code, &function.span) {
+        if !run.called.contains(&Rc::as_ptr(&function)) {
+            skipped.insert(Rc::as_ptr(&function));
+            if names_headers(code, &function.span) {
+                run.remark(
+                    &function.span,
+                    format!("{} is never called, so nothing of it runs", function.name),
+                );
+            }
+        }
+    }
+    if run.steps < MOST_STEPS {
+        for span in unreached(block, &run.reached, &skipped) {
             run.remark(
-                &function.span,
-                format!("{} is never called, so nothing of it runs", function.name),
+                &span,
+                "as far as the script can be followed this is never reached: it isn't translated",
             );
         }
     }
@@ -137,7 +162,7 @@ pub(super) fn script(code: &str, block: &Block) -> Meaning {
     run.meaning
 }
 
-fn is_call(expression: &Expression) -> bool {
+pub(super) fn is_call(expression: &Expression) -> bool {
     matches!(
         expression.kind,
         ExpressionKind::Call(..) | ExpressionKind::Method(..) | ExpressionKind::Ellipsis
@@ -427,12 +452,11 @@ impl Run<'_> {
             StatementKind::If(arms, otherwise) => {
                 return self.arms(arms, otherwise.as_ref(), scope);
             }
-            StatementKind::Loop(conditions, block) => {
-                for condition in conditions {
-                    self.expression(condition, &mut scope.clone());
-                }
-                let why = "how often a loop runs isn't known";
-                return self.perhaps(block, &[], why, span, scope);
+            StatementKind::While(condition, block) => {
+                return self.looped(0, condition, block, false, span, scope);
+            }
+            StatementKind::Repeat(block, condition) => {
+                return self.looped(0, condition, block, true, span, scope);
             }
             StatementKind::NumericFor(name, range, block) => {
                 let range = self.values(range, scope);
@@ -553,6 +577,75 @@ impl Run<'_> {
         }
     }
 
+    /// A `while`, or a `repeat`, from one of its rounds on.
+    fn looped(
+        &mut self,
+        from: usize,
+        condition: &Expression,
+        block: &Block,
+        repeat: bool,
+        span: &Span,
+        scope: &Scope,
+    ) -> Flow {
+        let why = "how often a loop runs isn't known";
+        let begun = self.journal.len();
+        for round in from..MOST_WHILE_ROUNDS {
+            let mut inner = scope.clone();
+            if !repeat {
+                match self.answered(condition, &mut inner.clone()) {
+                    Some(true) => {}
+                    Some(false) => return Flow::ON,
+                    None => return self.perhaps(block, &[], why, span, scope),
+                }
+            }
+            let flow = self.block(block, &mut inner);
+            match flow.stopped() {
+                Condition::Never => {}
+                Condition::Always => {
+                    return Flow {
+                        broke: Condition::Never,
+                        ..flow
+                    };
+                }
+                stopped => {
+                    let on = stopped.not();
+                    let rest = self.branch(
+                        &on,
+                        |run| match repeat.then(|| run.answered(condition, &mut inner)) {
+                            Some(Some(true)) => Flow::ON,
+                            Some(None) => run.perhaps(block, &[], why, span, scope),
+                            None | Some(Some(false)) => {
+                                run.looped(round + 1, condition, block, repeat, span, scope)
+                            }
+                        },
+                        |_| Flow::ON,
+                        |_, rest, _| rest,
+                    );
+                    return flow.then(&on, rest);
+                }
+            }
+            if repeat {
+                match self.answered(condition, &mut inner) {
+                    Some(true) => return Flow::ON,
+                    Some(false) => {}
+                    None => return self.perhaps(block, &[], why, span, scope),
+                }
+            }
+        }
+        self.undo(begun);
+        self.perhaps(block, &[], why, span, scope)
+    }
+
+    /// What a condition is, if that doesn't depend on the request.
+    fn answered(&mut self, condition: &Expression, scope: &mut Scope) -> Option<bool> {
+        let truth = self.expression(condition, scope).truth(&condition.span);
+        match self.open(&truth) {
+            Condition::Always => Some(true),
+            Condition::Never => Some(false),
+            _ => None,
+        }
+    }
+
     /// The rounds of a loop whose values are known.
     pub(super) fn rounds(
         &mut self,
@@ -585,12 +678,7 @@ impl Run<'_> {
                         |_| Flow::ON,
                         |_, rest, _| rest,
                     );
-                    return Flow {
-                        values: either_values(&flow.returned, flow.values, rest.values),
-                        returned: flow.returned.or(on.clone().and(rest.returned)),
-                        broke: Condition::Never,
-                        ended: flow.ended.or(on.and(rest.ended)),
-                    };
+                    return flow.then(&on, rest);
                 }
             }
         }
@@ -604,25 +692,45 @@ impl Run<'_> {
         scope: &Scope,
     ) -> (Option<Vec<Vec<Value>>>, String) {
         let unknown = (None, "what a loop goes over isn't known".to_owned());
-        let [
-            Expression {
-                kind: ExpressionKind::Call(function, arguments),
-                ..
-            },
-        ] = over
-        else {
-            return unknown;
-        };
         let mut inner = scope.clone();
-        let function = self.expression(function, &mut inner);
-        let arguments = self.values(arguments, &mut inner);
+        // for key, value in next, list do
+        if over.len() > 1 {
+            let values = self.values(over, &mut inner);
+            return match values.as_slice() {
+                [Value::Library("next"), list, ..] => self.entries(list, false),
+                _ => unknown,
+            };
+        }
+        let [over] = over else { return unknown };
+        let (function, arguments) = match &over.kind {
+            ExpressionKind::Call(function, arguments) => {
+                let function = self.expression(function, &mut inner);
+                (function, self.values(arguments, &mut inner))
+            }
+            // text:gmatch(pattern)
+            ExpressionKind::Method(object, name, arguments) if &**name == "gmatch" => {
+                let mut all = vec![self.expression(object, &mut inner)];
+                all.extend(self.values(arguments, &mut inner));
+                (Value::Library("string.gmatch"), all)
+            }
+            _ => return unknown,
+        };
+        if matches!(function, Value::Library("string.gmatch")) {
+            return (self.constants.matches(&arguments), unknown.1);
+        }
         let ordered = match function {
             Value::Library("ipairs") => true,
             Value::Library("pairs") => false,
             _ => return unknown,
         };
-        match arguments.first() {
-            Some(Value::Table(table)) => {
+        self.entries(arguments.first().unwrap_or(&Value::Nil), ordered)
+    }
+
+    /// The entries of a table: those of a list in their order, or all.
+    pub(super) fn entries(&self, list: &Value, ordered: bool) -> (Option<Vec<Vec<Value>>>, String) {
+        let unknown = (None, "what a loop goes over isn't known".to_owned());
+        match list {
+            Value::Table(table) => {
                 let Some(table) = self.tables.get(*table).filter(|table| !table.vague) else {
                     return unknown;
                 };
@@ -643,7 +751,7 @@ impl Run<'_> {
                 }
                 (Some(rounds), String::new())
             }
-            Some(Value::Envoy(_)) => (
+            Value::Envoy(_) => (
                 None,
                 "this goes over every header of the request".to_owned(),
             ),
@@ -711,10 +819,16 @@ impl Run<'_> {
             return Value::unknown("what this table holds isn't known");
         }
         match Key::of(key) {
-            Some(key) => table
-                .places
-                .get(&key)
-                .map_or(Value::Nil, |slot| self.get(*slot)),
+            Some(key) => {
+                let own = table
+                    .places
+                    .get(&key)
+                    .map_or(Value::Nil, |slot| self.get(*slot));
+                match (own, table.meta) {
+                    (Value::Nil, Some(meta)) => self.inherited(meta, &key, 0),
+                    (own, _) => own,
+                }
+            }
             None => match key {
                 // One of the entries, or none: by each key that it may be.
                 Value::Asked(asked) if table.entries.len() <= 64 => {
@@ -729,6 +843,26 @@ impl Run<'_> {
                 }
                 _ => Value::unknown("an entry of a table by a key that isn't known"),
             },
+        }
+    }
+
+    /// What a table without such an entry has by its metatable.
+    fn inherited(&self, meta: usize, key: &Key, depth: usize) -> Value {
+        let own = |table: usize, key: &Key| {
+            let slot = self.tables.get(table)?.places.get(key)?;
+            Some(self.get(*slot)).filter(|value| !matches!(value, Value::Nil))
+        };
+        match own(meta, &Key::Text("__index".into())) {
+            None => Value::Nil,
+            Some(Value::Table(table)) => match own(table, key) {
+                Some(value) => value,
+                None => match self.tables.get(table).and_then(|table| table.meta) {
+                    Some(next) if depth < MOST_METATABLES => self.inherited(next, key, depth + 1),
+                    Some(_) => Value::unknown("metatables that nest too deep"),
+                    None => Value::Nil,
+                },
+            },
+            Some(_) => Value::unknown("what a metatable's __index gives"),
         }
     }
 

@@ -3,11 +3,16 @@
 use std::rc::Rc;
 
 use super::condition::Condition;
-use super::evaluate::{Key, Run};
+use super::evaluate::{Key, Run, is_call};
 use super::flow::either_values;
 use super::library;
+use super::operators;
 use super::syntax::{Expression, ExpressionKind, Function, Span};
+use super::unreached::changes;
 use super::value::{Scope, Value};
+
+/// The name under which a function's further arguments are kept.
+const ELLIPSIS: &str = "...";
 
 /// Calls inside calls.
 const MOST_CALLS: usize = 60;
@@ -23,7 +28,11 @@ impl Run<'_> {
             ExpressionKind::Nil => Value::Nil,
             ExpressionKind::True => Value::Bool(true),
             ExpressionKind::False => Value::Bool(false),
-            ExpressionKind::Ellipsis => Value::unknown("this isn't understood"),
+            ExpressionKind::NotLua => Value::unknown("this isn't understood"),
+            ExpressionKind::Ellipsis => match Self::find(scope, ELLIPSIS) {
+                Some(slot) => self.all_of(&self.get(slot)),
+                None => Value::unknown("the arguments of the script itself"),
+            },
             ExpressionKind::Number(number) => Value::Number(*number),
             ExpressionKind::Text(text) => Value::Text(Rc::clone(text)),
             ExpressionKind::Name(name) => match Self::find(scope, name) {
@@ -51,15 +60,24 @@ impl Run<'_> {
             ExpressionKind::Table(fields) => {
                 let table = self.new_table();
                 let mut index = 1.0;
-                for (key, value) in fields {
+                for (position, (key, value)) in fields.iter().enumerate() {
+                    let listed = key.is_none();
                     let key = if let Some(key) = key {
                         self.expression(key, scope)
                     } else {
                         index += 1.0;
                         Value::Number(index - 1.0)
                     };
+                    self.more = None;
+                    let several = listed && position + 1 == fields.len() && is_call(value);
                     let value = self.expression(value, scope);
                     self.set_entry(table, &key, value);
+                    if several {
+                        for value in self.more.take().unwrap_or_default() {
+                            self.set_entry(table, &Value::Number(index), value);
+                            index += 1.0;
+                        }
+                    }
                 }
                 Value::Table(table)
             }
@@ -135,7 +153,7 @@ impl Run<'_> {
             }
             ExpressionKind::Equal(a, b, negated) => {
                 let (first, second) = (self.expression(a, scope), self.expression(b, scope));
-                let mut condition = library::equal(&first, &second, span);
+                let mut condition = operators::equal(&first, &second, span);
                 if *negated {
                     condition = condition.not();
                 }
@@ -147,7 +165,7 @@ impl Run<'_> {
             }
             ExpressionKind::Concat(a, b) => {
                 let (first, second) = (self.expression(a, scope), self.expression(b, scope));
-                library::concat(&first, &second)
+                operators::concat(&first, &second)
             }
             ExpressionKind::Length(inner) => {
                 let value = self.expression(inner, scope);
@@ -159,7 +177,7 @@ impl Run<'_> {
             },
             ExpressionKind::Arithmetic(operator, a, b) => {
                 let (first, second) = (self.expression(a, scope), self.expression(b, scope));
-                library::arithmetic(operator, &first, &second, span)
+                operators::arithmetic(operator, &first, &second, span)
             }
         }
     }
@@ -177,6 +195,21 @@ impl Run<'_> {
             Value::Unknown(why) => Value::Unknown(Rc::clone(why)),
             _ => Value::unknown("a length that isn't known"),
         }
+    }
+
+    /// The entries of a list as results: the first, and those behind it.
+    pub(super) fn all_of(&mut self, list: &Value) -> Value {
+        let Value::Table(table) = list else {
+            return list.clone();
+        };
+        #[allow(clippy::cast_precision_loss)] // Lists that were typed.
+        let mut all = (1..=self.length(*table))
+            .map(|index| self.entry(*table, &Value::Number(index as f64)))
+            .collect::<Vec<_>>()
+            .into_iter();
+        let first = all.next().unwrap_or(Value::Nil);
+        self.also_returns(all.collect());
+        first
     }
 
     /// How many entries a list has.
@@ -210,8 +243,11 @@ impl Run<'_> {
             Value::Either(condition, yes, no) => {
                 Value::either(condition.clone(), self.index(yes, key), self.index(no, key))
             }
-            // A function of the handle, to be called with it: handle.headers(handle).
-            Value::Envoy(_) => Value::unknown("a method that is taken from its object"),
+            // To be called with the object: handle.headers(handle).
+            Value::Envoy(_) => match key {
+                Value::Text(name) => Value::EnvoyMethod(Rc::clone(name)),
+                _ => Value::unknown("a method whose name isn't known"),
+            },
             _ => Value::unknown("a field that isn't known"),
         }
     }
@@ -243,6 +279,20 @@ impl Run<'_> {
             });
             self.declare(&mut inner, name, value);
         }
+        if function.varargs {
+            let rest = self.new_table();
+            let mut index = 1.0;
+            for value in arguments {
+                self.set_entry(rest, &Value::Number(index), value);
+                index += 1.0;
+            }
+            let rest = if open {
+                Value::unknown("another result of a call")
+            } else {
+                Value::Table(rest)
+            };
+            self.declare(&mut inner, &Rc::from(ELLIPSIS), rest);
+        }
         let flow = self.block(&function.body, &mut inner);
         self.calls -= 1;
         self.ended = std::mem::replace(&mut self.ended, Condition::Never).or(flow.ended);
@@ -257,6 +307,17 @@ impl Run<'_> {
         match function {
             Value::Function(function, scope) => self.call(&function, &scope, arguments, span),
             Value::Library(name) => library::call(self, name, &arguments, span),
+            Value::EnvoyMethod(name) => {
+                if let Some((Value::Envoy(object), rest)) = arguments.split_first() {
+                    return self.envoy(*object, &name, rest, span);
+                }
+                let why = format!(
+                    "{name} isn't called with its object, which is an error: the script ends here"
+                );
+                self.remark(span, why);
+                self.end(Condition::Always);
+                Value::Nil
+            }
             Value::Either(condition, yes, no) => {
                 let (yes, no) = ((*yes).clone(), (*no).clone());
                 let other = arguments.clone();
@@ -306,6 +367,9 @@ impl Run<'_> {
         arguments: Vec<Value>,
         span: &Span,
     ) -> Value {
+        if changes(name) {
+            self.reached.insert(span.end);
+        }
         match object {
             Value::Envoy(envoy) => self.envoy(envoy, name, &arguments, span),
             Value::Table(table) => {
@@ -333,7 +397,8 @@ impl Run<'_> {
                 )
             }
             Value::Nil => {
-                // A call on nil is an error.
+                let why = format!("{name} of nil is an error: the script ends here");
+                self.remark(span, why);
                 self.end(Condition::Always);
                 Value::Nil
             }

@@ -29,6 +29,16 @@ impl Flow {
             .or(self.ended.clone())
     }
 
+    /// A round of a loop, and those behind it if `on` holds.
+    pub(super) fn then(self, on: &Condition, rest: Flow) -> Flow {
+        Flow {
+            values: either_values(&self.returned, self.values, rest.values),
+            returned: self.returned.or(on.clone().and(rest.returned)),
+            broke: Condition::Never,
+            ended: self.ended.or(on.clone().and(rest.ended)),
+        }
+    }
+
     /// One of two, by a condition.
     pub(super) fn either(condition: &Condition, yes: Flow, no: Flow) -> Flow {
         Flow {

@@ -50,7 +50,8 @@ pub(super) fn assigned_globals(
                 }
             }
             StatementKind::Do(inner)
-            | StatementKind::Loop(_, inner)
+            | StatementKind::While(_, inner)
+            | StatementKind::Repeat(inner, _)
             | StatementKind::NumericFor(_, _, inner)
             | StatementKind::GenericFor(_, _, inner) => {
                 assigned_globals(inner, inside, names, functions);

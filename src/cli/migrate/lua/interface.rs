@@ -3,7 +3,7 @@
 use super::Write;
 use super::condition::Condition;
 use super::evaluate::Run;
-use super::library;
+use super::operators;
 use super::syntax::Span;
 use super::value::{Asked, Envoy, Value};
 
@@ -15,6 +15,7 @@ impl Run<'_> {
             .fold(Condition::Always, |all, one| all.and(one.clone()))
     }
 
+    #[allow(clippy::too_many_lines)] // One arm a method of Envoy's.
     pub(super) fn envoy(
         &mut self,
         object: Envoy,
@@ -31,6 +32,17 @@ impl Run<'_> {
             (Envoy::RequestHeaders, "getAtIndex") => match arguments {
                 [name, Value::Number(index)] if *index == 0.0 => self.get_header(Some(name), span),
                 _ => Value::unknown("one line of a header of several"),
+            },
+            (Envoy::RequestHeaders, "getNumValues") => match arguments {
+                // Of a header that the script has written it depends on what.
+                [Value::Text(name), ..]
+                    if !self
+                        .headers
+                        .contains_key(name.to_ascii_lowercase().as_str()) =>
+                {
+                    Value::Count(Asked::header(name, span.clone()))
+                }
+                _ => Value::unknown("how many lines a header has"),
             },
             (Envoy::RequestHeaders, "replace") => self.write_header("replace", arguments, span),
             (Envoy::RequestHeaders, "add") => self.write_header("add", arguments, span),
@@ -71,6 +83,13 @@ impl Run<'_> {
                 self.remark(span, "dynamic metadata isn't written by trusted-lb");
                 Value::Nil
             }
+            // Envoy has written the connection's own scheme.
+            (Envoy::Other("connection"), "ssl")
+            | (Envoy::Other("streamInfo"), "downstreamSslConnection") => {
+                let scheme = Asked::header(":scheme", span.clone());
+                let tls = scheme.equals("https", span.clone());
+                Value::Perhaps(tls, "what TLS the connection has".into())
+            }
             (Envoy::Request, "connection") => Value::Envoy(Envoy::Other("connection")),
             (Envoy::Request, "metadata") => Value::Envoy(Envoy::Other("metadata")),
             (Envoy::Request | Envoy::Response, "httpCall") => {
@@ -106,7 +125,15 @@ impl Run<'_> {
                 }
                 Value::unknown("something of the response")
             }
-            (_, method) => Value::unknown(format!("{method}() of Envoy's Lua interface")),
+            (_, method) => {
+                if !only_reads(method) {
+                    self.remark(
+                        span,
+                        format!("what {method} of Envoy's Lua interface does isn't translated"),
+                    );
+                }
+                Value::unknown(format!("{method}() of Envoy's Lua interface"))
+            }
         }
     }
 
@@ -167,7 +194,7 @@ impl Run<'_> {
             return Value::Nil;
         }
         let value = match arguments.get(1) {
-            Some(Value::Number(number)) => Value::text(library::number(*number)),
+            Some(Value::Number(number)) => Value::text(operators::number(*number)),
             Some(value) => value.clone(),
             None => Value::Nil,
         };
@@ -210,4 +237,40 @@ impl Run<'_> {
             other => other,
         }
     }
+}
+
+/// Methods of Envoy's interface that change nothing.
+fn only_reads(method: &str) -> bool {
+    matches!(
+        method,
+        "get"
+            | "getAtIndex"
+            | "getNumValues"
+            | "base64Escape"
+            | "timestamp"
+            | "timestampString"
+            | "filterContext"
+            | "virtualHost"
+            | "route"
+            | "metadata"
+            | "streamInfo"
+            | "connectionStreamInfo"
+            | "connection"
+            | "ssl"
+            | "protocol"
+            | "routeName"
+            | "virtualHostName"
+            | "virtualClusterName"
+            | "downstreamSslConnection"
+            | "downstreamLocalAddress"
+            | "downstreamDirectLocalAddress"
+            | "downstreamDirectRemoteAddress"
+            | "downstreamRemoteAddress"
+            | "requestedServerName"
+            | "dynamicMetadata"
+            | "dynamicTypedMetadata"
+            | "filterState"
+            | "importPublicKey"
+            | "verifySignature"
+    )
 }

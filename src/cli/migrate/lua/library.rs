@@ -1,14 +1,13 @@
-//! Lua's own functions and operators on values that may depend on the request.
+//! Lua's own functions on values that may depend on the request.
 
 use std::rc::Rc;
 
-use super::condition::{Condition, Is, Subject};
+use super::condition::{Condition, Subject};
 use super::evaluate::Run;
+use super::operators::as_text;
+use super::patterns::{find, is_host, match_text, sub};
 use super::syntax::Span;
 use super::value::{Asked, Value};
-
-/// Longer texts are made by no script that is meant well.
-const LONGEST: usize = 64 << 10;
 
 /// A global that the script doesn't set.
 pub(super) fn global(name: &str) -> Value {
@@ -56,6 +55,7 @@ pub(super) fn global(name: &str) -> Value {
 /// A function of a library's table.
 pub(super) fn member(library: &str, field: &str) -> Value {
     const NAMES: &[(&str, &str, &str)] = &[
+        ("string", "char", "string.char"),
         ("string", "lower", "string.lower"),
         ("string", "upper", "string.upper"),
         ("string", "find", "string.find"),
@@ -68,6 +68,18 @@ pub(super) fn member(library: &str, field: &str) -> Value {
         ("string", "rep", "string.rep"),
         ("string", "byte", "string.byte"),
         ("string", "reverse", "string.reverse"),
+        ("bit", "band", "bit.band"),
+        ("bit", "bor", "bit.bor"),
+        ("bit", "bxor", "bit.bxor"),
+        ("bit", "lshift", "bit.lshift"),
+        ("bit", "rshift", "bit.rshift"),
+        ("math", "abs", "math.abs"),
+        ("math", "ceil", "math.ceil"),
+        ("math", "floor", "math.floor"),
+        ("math", "fmod", "math.fmod"),
+        ("math", "max", "math.max"),
+        ("math", "min", "math.min"),
+        ("table", "remove", "table.remove"),
         ("table", "insert", "table.insert"),
         ("table", "concat", "table.concat"),
         ("table", "getn", "table.getn"),
@@ -80,278 +92,6 @@ pub(super) fn member(library: &str, field: &str) -> Value {
             || Value::unknown(format!("{library}.{field} isn't followed")),
             |(_, _, full)| Value::Library(full),
         )
-}
-
-/// A number as Lua writes it.
-pub(super) fn number(value: f64) -> String {
-    // As %.14g does for whole numbers and short fractions.
-    if value.fract() == 0.0 && value.abs() < 1e14 {
-        format!("{value:.0}")
-    } else {
-        format!("{value}")
-    }
-}
-
-/// Whether a number is exactly this one, as `==` of Lua asks.
-fn is(number: f64, wanted: f64) -> bool {
-    number.total_cmp(&wanted).is_eq()
-}
-
-fn as_text(value: &Value) -> Option<Rc<str>> {
-    match value {
-        Value::Text(text) => Some(Rc::clone(text)),
-        Value::Number(value) => Some(number(*value).into()),
-        _ => None,
-    }
-}
-
-/// `a .. b`.
-pub(super) fn concat(a: &Value, b: &Value) -> Value {
-    match (a, b) {
-        (Value::Either(condition, yes, no), other) if as_text(other).is_some() => {
-            Value::either(condition.clone(), concat(yes, other), concat(no, other))
-        }
-        (other, Value::Either(condition, yes, no)) if as_text(other).is_some() => {
-            Value::either(condition.clone(), concat(other, yes), concat(other, no))
-        }
-        _ => match (as_text(a), as_text(b)) {
-            (Some(a), Some(b)) if a.len() + b.len() <= LONGEST => Value::text(format!("{a}{b}")),
-            _ => Value::unknown("a text that is put together from the request"),
-        },
-    }
-}
-
-/// `a == b`.
-pub(super) fn equal(a: &Value, b: &Value, span: &Span) -> Condition {
-    match (a, b) {
-        (Value::Either(condition, yes, no), other) | (other, Value::Either(condition, yes, no)) => {
-            condition.choose(&equal(yes, other, span), &equal(no, other, span))
-        }
-        (Value::Asked(asked), Value::Text(text)) | (Value::Text(text), Value::Asked(asked)) => {
-            if asked.number {
-                return Condition::Never;
-            }
-            asked.equals(text, span.clone())
-        }
-        (Value::Asked(asked), Value::Number(wanted))
-        | (Value::Number(wanted), Value::Asked(asked)) => {
-            if !asked.number {
-                return Condition::Never;
-            }
-            asked.equals(&number(*wanted), span.clone())
-        }
-        (Value::Asked(asked), Value::Nil) | (Value::Nil, Value::Asked(asked)) => {
-            asked.present().not()
-        }
-        (Value::Asked(a), Value::Asked(b)) if a.is_same(b) => Condition::Always,
-        (Value::Length(asked), Value::Number(length))
-        | (Value::Number(length), Value::Length(asked))
-            if is(*length, 0.0) =>
-        {
-            asked.equals("", span.clone())
-        }
-        (Value::Test(condition), Value::Bool(wanted))
-        | (Value::Bool(wanted), Value::Test(condition)) => {
-            if *wanted {
-                condition.clone()
-            } else {
-                condition.clone().not()
-            }
-        }
-        (Value::Found(asked, literal, _), Value::Number(place))
-        | (Value::Number(place), Value::Found(asked, literal, _))
-            if is(*place, 1.0) =>
-        {
-            asked.test(Is::Prefix(Rc::clone(literal)), span.clone())
-        }
-        (Value::Perhaps(condition, _) | Value::Found(_, _, condition), Value::Nil)
-        | (Value::Nil, Value::Perhaps(condition, _) | Value::Found(_, _, condition)) => {
-            condition.clone().not()
-        }
-        (Value::Perhaps(_, why) | Value::Unknown(why), _)
-        | (_, Value::Perhaps(_, why) | Value::Unknown(why)) => {
-            Condition::beyond(Rc::clone(why), span.clone())
-        }
-        (Value::Asked(_) | Value::Length(_) | Value::Test(_) | Value::Found(..), _)
-        | (_, Value::Asked(_) | Value::Length(_) | Value::Test(_) | Value::Found(..)) => {
-            Condition::beyond("a comparison that isn't understood", span.clone())
-        }
-        // Of another kind, or constants; Envoy's objects are never nil.
-        (a, b) => Condition::known(a.is_same(b)),
-    }
-}
-
-/// Arithmetic, and comparisons of order.
-pub(super) fn arithmetic(operator: &str, a: &Value, b: &Value, span: &Span) -> Value {
-    if let (Value::Number(a), Value::Number(b)) = (a, b) {
-        return match operator {
-            "+" => Value::Number(a + b),
-            "-" => Value::Number(a - b),
-            "*" => Value::Number(a * b),
-            "/" => Value::Number(a / b),
-            "%" => Value::Number(a - (a / b).floor() * b),
-            "<" => Value::Bool(a < b),
-            "<=" => Value::Bool(a <= b),
-            ">" => Value::Bool(a > b),
-            ">=" => Value::Bool(a >= b),
-            _ => Value::unknown("arithmetic that isn't followed"),
-        };
-    }
-    match (a, b) {
-        (Value::Either(condition, yes, no), other) if !matches!(other, Value::Either(..)) => {
-            return Value::either(
-                condition.clone(),
-                arithmetic(operator, yes, other, span),
-                arithmetic(operator, no, other, span),
-            );
-        }
-        (other, Value::Either(condition, yes, no)) if !matches!(other, Value::Either(..)) => {
-            return Value::either(
-                condition.clone(),
-                arithmetic(operator, other, yes, span),
-                arithmetic(operator, other, no, span),
-            );
-        }
-        (Value::Unknown(why), _) | (_, Value::Unknown(why)) => {
-            return Value::Unknown(Rc::clone(why));
-        }
-        _ => {}
-    }
-    // Whether a text is empty.
-    let empty = match (a, operator, b) {
-        (Value::Length(asked), ">", Value::Number(n)) if is(*n, 0.0) => Some((asked, false)),
-        (Value::Length(asked), ">=", Value::Number(n)) if is(*n, 1.0) => Some((asked, false)),
-        (Value::Length(asked), "<", Value::Number(n)) if is(*n, 1.0) => Some((asked, true)),
-        (Value::Length(asked), "<=", Value::Number(n)) if is(*n, 0.0) => Some((asked, true)),
-        _ => None,
-    };
-    if let Some((asked, wanted)) = empty {
-        let condition = asked.equals("", span.clone());
-        return Value::Test(if wanted { condition } else { condition.not() });
-    }
-    Value::unknown("a comparison or a sum with what isn't known before a request comes")
-}
-
-/// What a Lua pattern says, where it is a text with or without anchors.
-struct Plain {
-    from_start: bool,
-    text: String,
-    to_end: bool,
-}
-
-/// Reads a pattern that stands for a text: `^/api/`, `%.example%.com$`, `.*-edge`.
-fn plain(pattern: &str) -> Option<Plain> {
-    let mut rest = pattern;
-    let mut from_start = false;
-    if let Some(after) = rest.strip_prefix('^') {
-        from_start = true;
-        rest = after;
-    }
-    for anything in [".*", ".-"] {
-        if let Some(after) = rest.strip_prefix(anything) {
-            from_start = false;
-            rest = after;
-        }
-    }
-    let mut to_end = false;
-    if let Some(before) = rest.strip_suffix('$')
-        && !before.ends_with('%')
-    {
-        to_end = true;
-        rest = before;
-    }
-    if let Some(before) = rest.strip_suffix(".*") {
-        to_end = false;
-        rest = before;
-    }
-    let mut text = String::new();
-    let mut chars = rest.chars().peekable();
-    while let Some(c) = chars.next() {
-        let literal = match c {
-            '%' => chars.next().filter(char::is_ascii_punctuation)?,
-            '.' | '[' | ']' | '(' | ')' | '*' | '+' | '-' | '?' | '^' | '$' => return None,
-            other => other,
-        };
-        if matches!(chars.peek(), Some('*' | '+' | '-' | '?')) {
-            return None;
-        }
-        text.push(literal);
-    }
-    Some(Plain {
-        from_start,
-        text,
-        to_end,
-    })
-}
-
-/// Whether a value matches.
-fn matches(asked: &Asked, plain: &Plain, span: &Span) -> Condition {
-    if asked.skipped != 0 || asked.taken.is_some() {
-        return Condition::beyond("a pattern on a part of a value", span.clone());
-    }
-    let text: Rc<str> = plain.text.as_str().into();
-    if asked.folded
-        && text.bytes().any(|byte| byte.is_ascii_alphabetic())
-        && !(plain.from_start && plain.to_end)
-        && !is_host(asked)
-    {
-        return Condition::beyond(
-            format!("whether a value has {text:?} in it, upper or lower case"),
-            span.clone(),
-        );
-    }
-    match (plain.from_start, plain.to_end) {
-        (true, true) => asked.equals(&text, span.clone()),
-        (true, false) => asked.test(Is::Prefix(text), span.clone()),
-        (false, true) => asked.test(Is::Suffix(text), span.clone()),
-        (false, false) => asked.test(Is::Contains(text), span.clone()),
-    }
-}
-
-fn is_host(asked: &Asked) -> bool {
-    matches!(&asked.subject, Subject::Header(name) if &**name == ":authority" || &**name == "host")
-}
-
-/// Patterns that take a host without its port or a path without its query, as matches of trusted-lb do anyway.
-fn takes_what_is_matched(asked: &Asked, pattern: &str) -> bool {
-    let Subject::Header(name) = &asked.subject else {
-        return asked.subject == Subject::Peer
-            && matches!(
-                pattern,
-                "^([^:]+)"
-                    | "([^:]+)"
-                    | "^[^:]+"
-                    | "[^:]+"
-                    | "^(.-):"
-                    | "^(.+):%d+$"
-                    | "(.+):%d+"
-                    | "^(.*):%d+$"
-                    | "^([%d%.]+)"
-                    | "([%d%.]+)"
-            );
-    };
-    match &**name {
-        ":authority" | "host" => matches!(
-            pattern,
-            "^([^:]+)" | "([^:]+)" | "^[^:]+" | "[^:]+" | "^([^:]*)" | "([^:]*)" | "^[^:]*"
-        ),
-        ":path" => matches!(
-            pattern,
-            "^([^?]+)"
-                | "([^?]+)"
-                | "^[^?]+"
-                | "[^?]+"
-                | "^([^?]*)"
-                | "([^?]*)"
-                | "^[^?]*"
-                | "[^%?]+"
-                | "^([^%?]+)"
-                | "([^%?]+)"
-                | "^[^%?]+"
-                | "^([^%?]*)"
-        ),
-        _ => false,
-    }
 }
 
 /// Functions of which somebody may use another result than the first.
@@ -399,28 +139,33 @@ fn called(run: &mut Run<'_>, name: &'static str, arguments: &[Value], span: &Spa
         let no = called(run, name, &with(no), span);
         return Value::either(condition.clone(), yes, no);
     }
+    if (name.starts_with("string.")
+        || name.starts_with("math.")
+        || name.starts_with("bit.")
+        || matches!(name, "tostring" | "tonumber"))
+        && arguments.iter().all(is_constant)
+    {
+        let Some(results) = run.constants.call(name, arguments) else {
+            return Value::unknown(format!("{name} of these values isn't followed"));
+        };
+        let mut results = results.into_iter();
+        let first = results.next().unwrap_or(Value::Nil);
+        run.also_returns(results.collect());
+        return first;
+    }
     let first = arguments.first();
     match (name, arguments) {
-        ("string.lower", [Value::Text(text), ..]) => Value::text(text.to_ascii_lowercase()),
-        ("string.upper", [Value::Text(text), ..]) => Value::text(text.to_ascii_uppercase()),
         ("string.lower", [Value::Asked(asked), ..]) => Value::Asked(Asked {
             folded: true,
+            upper: false,
             ..asked.clone()
         }),
-        ("string.len", [Value::Text(text), ..]) => count(text.len()),
+        ("string.upper", [Value::Asked(asked), ..]) => Value::Asked(Asked {
+            folded: true,
+            upper: true,
+            ..asked.clone()
+        }),
         ("string.len", [Value::Asked(asked), ..]) => Value::Length(asked.clone()),
-        ("string.reverse", [Value::Text(text)]) => {
-            Value::text(text.chars().rev().collect::<String>())
-        }
-        ("string.rep", [Value::Text(text), Value::Number(times)]) if times.is_finite() => {
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            // Bounded right after.
-            let times = times.clamp(0.0, 1e6) as usize;
-            if text.len().saturating_mul(times) > LONGEST {
-                return Value::unknown("a very long text");
-            }
-            Value::text(text.repeat(times))
-        }
         ("string.sub", [value, Value::Number(from)]) => sub(run, value, *from, None),
         ("string.sub", [value, Value::Number(from), Value::Number(to)]) => {
             sub(run, value, *from, Some(*to))
@@ -438,20 +183,12 @@ fn called(run: &mut Run<'_>, name: &'static str, arguments: &[Value], span: &Spa
         {
             Value::Asked(asked.clone())
         }
-        ("string.format", [Value::Text(format), rest @ ..]) => formatted(format, rest),
-        ("tostring", [Value::Bool(value)]) => Value::text(value.to_string()),
-        ("tostring", [Value::Nil]) => Value::text("nil"),
-        ("tostring", [value]) => match (as_text(value), value) {
-            (Some(text), _) => Value::Text(text),
-            (None, Value::Asked(asked)) => Value::either(
-                asked.present(),
-                Value::Asked(asked.clone()),
-                Value::text("nil"),
-            ),
-            _ => Value::unknown("the text of something that isn't known"),
-        },
-        ("tonumber", [Value::Number(number), ..]) => Value::Number(*number),
-        ("tonumber", [Value::Text(text)]) => text.trim().parse().map_or(Value::Nil, Value::Number),
+        ("tostring", [Value::Asked(asked)]) => Value::either(
+            asked.present(),
+            Value::Asked(asked.clone()),
+            Value::text("nil"),
+        ),
+        ("tostring", [_]) => Value::unknown("the text of something that isn't known"),
         ("tonumber", [Value::Asked(asked)]) => Value::Asked(Asked {
             number: true,
             ..asked.clone()
@@ -468,6 +205,12 @@ fn called(run: &mut Run<'_>, name: &'static str, arguments: &[Value], span: &Spa
                 Condition::Never => Value::Bool(false),
                 other => Value::Test(other),
             }
+        }
+        // The handler gets an error, of which nothing is known.
+        ("xpcall", [function, _, rest @ ..]) => {
+            let mut all = vec![function.clone()];
+            all.extend_from_slice(rest);
+            called(run, "pcall", &all, span)
         }
         ("error", _) => {
             run.end(Condition::Always);
@@ -497,7 +240,50 @@ fn called(run: &mut Run<'_>, name: &'static str, arguments: &[Value], span: &Spa
             Value::text(whole)
         }
         ("table.getn", [Value::Table(table)]) => count(run.length(*table)),
-        ("setmetatable", [table, ..]) => table.clone(),
+        ("unpack", [list @ Value::Table(_)]) => run.all_of(list),
+        ("select", [Value::Text(what), rest @ ..]) if &**what == "#" => {
+            if run.more_is_open {
+                Value::unknown("how many results a call has")
+            } else {
+                count(rest.len())
+            }
+        }
+        ("select", [Value::Number(from), rest @ ..]) if *from >= 1.0 && *from <= 1e4 => {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Bounded above.
+            let mut all = rest.iter().skip(*from as usize - 1).cloned();
+            let first = all.next().unwrap_or(Value::Nil);
+            if !run.more_is_open {
+                run.also_returns(all.collect());
+            }
+            first
+        }
+        ("setmetatable", [object, meta, ..]) => {
+            let number = match meta {
+                Value::Table(meta) => Some(*meta),
+                _ => None,
+            };
+            if let Value::Table(table) = object
+                && let Some(table) = run.tables.get_mut(*table)
+            {
+                table.meta = number;
+            }
+            object.clone()
+        }
+        ("next", [list @ Value::Table(_)]) => match run.entries(list, false) {
+            (Some(rounds), _) => {
+                let mut first = rounds.into_iter().next().unwrap_or_default().into_iter();
+                let key = first.next().unwrap_or(Value::Nil);
+                run.also_returns(first.collect());
+                key
+            }
+            (None, why) => Value::unknown(why),
+        },
+        ("table.remove", [Value::Table(table)]) => {
+            let last = count(run.length(*table));
+            let value = run.entry(*table, &last);
+            run.set_entry(*table, &last, Value::Nil);
+            value
+        }
         ("rawget", [Value::Table(table), key]) => run.entry(*table, key),
         ("print", _) => {
             run.remark(span, "a line on standard output");
@@ -508,10 +294,22 @@ fn called(run: &mut Run<'_>, name: &'static str, arguments: &[Value], span: &Spa
             run.remark(span, "modules of Lua aren't followed");
             Value::unknown("a module of Lua that isn't followed")
         }
-        _ => match first {
-            Some(Value::Unknown(why)) => Value::Unknown(Rc::clone(why)),
-            _ => Value::unknown(format!("{name} isn't followed here")),
-        },
+        _ => {
+            // What it is given may be called or changed.
+            let objects = arguments.iter().any(|argument| {
+                matches!(
+                    argument,
+                    Value::Function(..) | Value::Envoy(_) | Value::EnvoyMethod(_) | Value::Table(_)
+                )
+            });
+            if objects && !name.starts_with("string.") && !matches!(name, "type" | "tostring") {
+                run.remark(span, format!("{name} isn't followed here"));
+            }
+            match first {
+                Some(Value::Unknown(why)) => Value::Unknown(Rc::clone(why)),
+                _ => Value::unknown(format!("{name} isn't followed here")),
+            }
+        }
     }
 }
 
@@ -524,10 +322,10 @@ fn kind(value: &Value) -> Value {
     let name = match value {
         Value::Nil => "nil",
         Value::Bool(_) | Value::Test(_) => "boolean",
-        Value::Number(_) | Value::Length(_) => "number",
+        Value::Number(_) | Value::Length(_) | Value::Count(_) => "number",
         Value::Text(_) => "string",
         Value::Table(_) => "table",
-        Value::Function(..) | Value::Library(_) => "function",
+        Value::Function(..) | Value::Library(_) | Value::EnvoyMethod(_) => "function",
         Value::Envoy(_) => "userdata",
         Value::Asked(asked) => {
             let there = if asked.number { "number" } else { "string" };
@@ -541,157 +339,10 @@ fn kind(value: &Value) -> Value {
     Value::text(name)
 }
 
-/// `string.sub`.
-#[allow(clippy::cast_possible_truncation)] // Indices that were typed.
-fn sub(run: &Run<'_>, value: &Value, from: f64, to: Option<f64>) -> Value {
-    let (from, to) = (from as i64, to.map(|to| to as i64));
-    match value {
-        Value::Text(text) => {
-            let length = i64::try_from(text.len()).unwrap_or(i64::MAX);
-            let place = |at: i64| if at < 0 { length + at + 1 } else { at };
-            let start = usize::try_from(place(from).max(1) - 1).unwrap_or(0);
-            let end = usize::try_from(place(to.unwrap_or(-1)).clamp(0, length)).unwrap_or(0);
-            Value::text(text.get(start..end.max(start)).unwrap_or_default())
-        }
-        Value::Asked(asked) if asked.taken.is_none() => {
-            let skipped = usize::try_from(from - 1).unwrap_or(0);
-            match (from, to) {
-                (1.., None | Some(-1)) => {
-                    let skipped = asked.skipped + skipped;
-                    let in_front = if asked.folded {
-                        None
-                    } else {
-                        run.known_prefix(&asked.subject, skipped)
-                    };
-                    Value::Asked(Asked {
-                        skipped,
-                        in_front,
-                        ..asked.clone()
-                    })
-                }
-                (0..=1, Some(to @ 1..)) if asked.skipped == 0 => Value::Asked(Asked {
-                    taken: Some(to),
-                    ..asked.clone()
-                }),
-                (..=-1, None | Some(-1)) if asked.skipped == 0 => Value::Asked(Asked {
-                    taken: Some(from),
-                    ..asked.clone()
-                }),
-                _ => Value::unknown("a part of a value"),
-            }
-        }
-        _ => Value::unknown("a part of a text that isn't known"),
-    }
-}
-
-/// `string.find`.
-fn find(value: &Value, pattern: &str, rest: &[Value], span: &Span) -> Value {
-    let from_first = match rest.first() {
-        None | Some(Value::Nil) => true,
-        Some(Value::Number(number)) => is(*number, 1.0),
-        Some(_) => false,
-    };
-    let verbatim = matches!(rest.get(1), Some(Value::Bool(true)));
-    let read = if verbatim {
-        Some(Plain {
-            from_start: false,
-            text: pattern.to_owned(),
-            to_end: false,
-        })
-    } else {
-        plain(pattern)
-    };
-    let Some(plain) = read.filter(|_| from_first) else {
-        return match value {
-            Value::Asked(_) => Value::unknown(format!("whether the pattern {pattern:?} matches")),
-            _ => Value::unknown("a search that isn't followed"),
-        };
-    };
-    match value {
-        Value::Text(text) => {
-            let place = match (plain.from_start, plain.to_end) {
-                (true, true) => (**text == plain.text).then_some(0),
-                (true, false) => text.starts_with(&plain.text).then_some(0),
-                (false, true) => text.strip_suffix(plain.text.as_str()).map(str::len),
-                (false, false) => text.find(&plain.text),
-            };
-            place.map_or(Value::Nil, |place| count(place + 1))
-        }
-        Value::Asked(asked) => {
-            let condition = matches(asked, &plain, span);
-            if plain.to_end {
-                return Value::Perhaps(condition, "the place of an end".into());
-            }
-            Value::Found(asked.clone(), plain.text.as_str().into(), condition)
-        }
-        Value::Unknown(why) => Value::Unknown(Rc::clone(why)),
-        _ => Value::unknown("a search in a text that isn't known"),
-    }
-}
-
-/// `string.match`.
-fn match_text(value: &Value, pattern: &str, span: &Span) -> Value {
-    match value {
-        Value::Asked(asked) if takes_what_is_matched(asked, pattern) => Value::Asked(asked.clone()),
-        Value::Asked(asked) => {
-            // What is in the parentheses isn't known, but whether there is a match is.
-            let bare: String = match pattern.split_once('(') {
-                Some((before, after))
-                    if pattern.matches('(').count() == 1 && !before.ends_with('%') =>
-                {
-                    format!("{before}{}", after.replacen(')', "", 1))
-                }
-                _ => pattern.to_owned(),
-            };
-            match plain(&bare) {
-                Some(plain) => Value::Perhaps(
-                    matches(asked, &plain, span),
-                    format!("what the pattern {pattern:?} takes out of a value").into(),
-                ),
-                None => {
-                    Value::unknown(format!("what the pattern {pattern:?} takes out of a value"))
-                }
-            }
-        }
-        Value::Text(text) => match plain(pattern) {
-            Some(plain) => {
-                let there = match (plain.from_start, plain.to_end) {
-                    (true, true) => **text == plain.text,
-                    (true, false) => text.starts_with(&plain.text),
-                    (false, true) => text.ends_with(&plain.text),
-                    (false, false) => text.contains(&plain.text),
-                };
-                if there {
-                    Value::text(plain.text)
-                } else {
-                    Value::Nil
-                }
-            }
-            None => Value::unknown(format!("what the pattern {pattern:?} takes out of a text")),
-        },
-        Value::Unknown(why) => Value::Unknown(Rc::clone(why)),
-        _ => Value::unknown("a search in a text that isn't known"),
-    }
-}
-
-/// `string.format` of constants, with `%s` and `%d`.
-fn formatted(format: &str, values: &[Value]) -> Value {
-    let mut out = String::new();
-    let mut values = values.iter();
-    let mut chars = format.chars();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('%') => out.push('%'),
-            Some('s' | 'd') => match values.next().and_then(as_text) {
-                Some(text) => out.push_str(&text),
-                None => return Value::unknown("a text that is put together from the request"),
-            },
-            _ => return Value::unknown("a format that isn't followed"),
-        }
-    }
-    Value::text(out)
+/// Whether a value is the same for every request, and no object.
+fn is_constant(value: &Value) -> bool {
+    matches!(
+        value,
+        Value::Nil | Value::Bool(_) | Value::Number(_) | Value::Text(_)
+    )
 }

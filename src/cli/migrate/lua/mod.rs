@@ -5,19 +5,23 @@
 //! says under which conditions it is what.
 
 mod condition;
+mod constants;
 mod evaluate;
 mod expressions;
 mod flow;
 mod globals;
 mod interface;
 mod library;
+mod operators;
+mod patterns;
 mod syntax;
+mod unreached;
 mod value;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-pub(super) use condition::{Condition, Is, Subject, Test};
+pub(super) use condition::{Condition, Is, Subject, Test, implied};
 pub(super) use syntax::{Span, Unreadable};
 pub(super) use value::{Asked, Value};
 

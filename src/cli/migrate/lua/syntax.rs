@@ -29,8 +29,8 @@ pub(super) enum StatementKind {
     Call(Expression),
     Do(Block),
     If(Vec<(Expression, Block)>, Option<Block>),
-    /// `while` and `repeat`: how often they run isn't known before a request comes.
-    Loop(Vec<Expression>, Block),
+    While(Expression, Block),
+    Repeat(Block, Expression),
     NumericFor(Rc<str>, Vec<Expression>, Block),
     GenericFor(Vec<Rc<str>>, Vec<Expression>, Block),
     Function(Expression, Rc<Function>),
@@ -53,7 +53,10 @@ pub(super) enum ExpressionKind {
     Nil,
     True,
     False,
+    /// `...`
     Ellipsis,
+    /// Syntax that Envoy's Lua doesn't have.
+    NotLua,
     Number(f64),
     Text(Rc<str>),
     Name(Rc<str>),
@@ -78,6 +81,8 @@ pub(super) enum ExpressionKind {
 #[derive(Debug)]
 pub(in crate::cli::migrate) struct Function {
     pub(super) parameters: Vec<Rc<str>>,
+    /// It takes any number of arguments behind them.
+    pub(super) varargs: bool,
     pub(super) body: Block,
     pub(super) span: Span,
     /// The name it is first given, for remarks.
@@ -288,10 +293,10 @@ fn statement(from: &ast::Stmt) -> Statement {
             StatementKind::If(arms, branches.else_block().map(block))
         }
         ast::Stmt::While(inner) => {
-            StatementKind::Loop(vec![expression(inner.condition())], block(inner.block()))
+            StatementKind::While(expression(inner.condition()), block(inner.block()))
         }
         ast::Stmt::Repeat(inner) => {
-            StatementKind::Loop(vec![expression(inner.until())], block(inner.block()))
+            StatementKind::Repeat(block(inner.block()), expression(inner.until()))
         }
         ast::Stmt::NumericFor(inner) => StatementKind::NumericFor(
             name_of(inner.index_variable()),
@@ -349,6 +354,10 @@ fn function(body: &ast::FunctionBody, span: Span) -> Function {
                 _ => None,
             })
             .collect(),
+        varargs: body
+            .parameters()
+            .iter()
+            .any(|parameter| matches!(parameter, ast::Parameter::Ellipsis(_))),
         body: block(body.block()),
         span,
         name: "a function without a name".to_owned(),
@@ -369,7 +378,7 @@ fn variable(from: &ast::Var) -> Expression {
 /// Syntax that Envoy's Lua doesn't have.
 fn unknown(span: Span) -> Expression {
     Expression {
-        kind: ExpressionKind::Ellipsis,
+        kind: ExpressionKind::NotLua,
         span,
     }
 }
@@ -406,7 +415,7 @@ fn suffixed<'a>(
                 };
                 ExpressionKind::Index(inner, Box::new(key))
             }
-            _ => ExpressionKind::Ellipsis,
+            _ => ExpressionKind::NotLua,
         };
         whole = Expression { kind, span: reach };
     }
@@ -494,7 +503,7 @@ fn expression(from: &ast::Expression) -> Expression {
         ast::Expression::FunctionCall(call) => return suffixed(call.prefix(), call.suffixes()),
         ast::Expression::TableConstructor(constructor) => return table(constructor),
         ast::Expression::Number(token) => number(&token.token().to_string())
-            .map_or(ExpressionKind::Ellipsis, ExpressionKind::Number),
+            .map_or(ExpressionKind::NotLua, ExpressionKind::Number),
         ast::Expression::String(token) => return text(token),
         ast::Expression::Symbol(token) => match token.token_type() {
             TokenType::Symbol {
@@ -506,10 +515,13 @@ fn expression(from: &ast::Expression) -> Expression {
             TokenType::Symbol {
                 symbol: Symbol::False,
             } => ExpressionKind::False,
-            _ => ExpressionKind::Ellipsis,
+            TokenType::Symbol {
+                symbol: Symbol::Ellipsis,
+            } => ExpressionKind::Ellipsis,
+            _ => ExpressionKind::NotLua,
         },
         ast::Expression::Var(var) => return variable(var),
-        _ => ExpressionKind::Ellipsis,
+        _ => ExpressionKind::NotLua,
     };
     Expression {
         kind,

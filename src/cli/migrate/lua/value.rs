@@ -20,10 +20,14 @@ pub(in crate::cli::migrate) enum Value {
     Library(&'static str),
     /// Something of Envoy's interface.
     Envoy(Envoy),
+    /// A method of Envoy's interface, taken from its object: `headers.replace`.
+    EnvoyMethod(Rc<str>),
     /// The request's value of something, or nil where it has none.
     Asked(Asked),
     /// The length of such a value.
     Length(Asked),
+    /// How many lines of a header there are.
+    Count(Asked),
     /// A boolean that depends on the request.
     Test(Condition),
     /// The place where a text was found, or nil.
@@ -64,6 +68,8 @@ pub(in crate::cli::migrate) struct Asked {
     pub(in crate::cli::migrate) subject: Subject,
     /// Upper and lower case are made alike.
     pub(in crate::cli::migrate) folded: bool,
+    /// What is made alike is upper case.
+    pub(in crate::cli::migrate) upper: bool,
     /// Bytes at its beginning that are left out.
     pub(in crate::cli::migrate) skipped: usize,
     /// How many bytes are taken, counted from the end where that is negative.
@@ -80,6 +86,7 @@ impl Asked {
         Self {
             subject: Subject::Header(name.to_ascii_lowercase().into()),
             folded: false,
+            upper: false,
             skipped: 0,
             taken: None,
             in_front: None,
@@ -97,8 +104,19 @@ impl Asked {
 
     pub(super) fn is_same(&self, other: &Asked) -> bool {
         self.subject == other.subject
-            && (self.folded, self.skipped, self.taken, self.number)
-                == (other.folded, other.skipped, other.taken, other.number)
+            && (
+                self.folded,
+                self.upper,
+                self.skipped,
+                self.taken,
+                self.number,
+            ) == (
+                other.folded,
+                other.upper,
+                other.skipped,
+                other.taken,
+                other.number,
+            )
     }
 
     pub(super) fn test(&self, is: Is, span: Span) -> Condition {
@@ -117,9 +135,19 @@ impl Asked {
     /// Whether it is this text.
     pub(in crate::cli::migrate) fn equals(&self, text: &str, span: Span) -> Condition {
         let folds = |text: &str| self.folded && text.bytes().any(|b| b.is_ascii_alphabetic());
-        if self.folded && text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        let other_case = |byte: u8| {
+            if self.upper {
+                byte.is_ascii_lowercase()
+            } else {
+                byte.is_ascii_uppercase()
+            }
+        };
+        if self.folded && text.bytes().any(other_case) {
             return Condition::Never;
         }
+        // Tests that fold compare with lower case.
+        let lower = text.to_ascii_lowercase();
+        let text = if self.folded { lower.as_str() } else { text };
         match (self.skipped, self.taken) {
             (0, None) if folds(text) => self.test(Is::Folded(text.into()), span),
             (0, None) => self.test(Is::Exact(text.into()), span),
@@ -177,7 +205,9 @@ impl Value {
             (Value::Nil, Value::Nil) => true,
             (Value::Bool(a), Value::Bool(b)) => a == b,
             (Value::Number(a), Value::Number(b)) => a.to_bits() == b.to_bits(),
-            (Value::Text(a), Value::Text(b)) => a == b,
+            (Value::Text(a), Value::Text(b)) | (Value::EnvoyMethod(a), Value::EnvoyMethod(b)) => {
+                a == b
+            }
             (Value::Table(a), Value::Table(b)) => a == b,
             (Value::Function(a, _), Value::Function(b, _)) => Rc::ptr_eq(a, b),
             (Value::Library(a), Value::Library(b)) => a == b,

@@ -46,9 +46,7 @@ pub(super) fn unsupported(test: &Test, of_rule: bool) -> Option<String> {
         (_, Is::Behind(..)) => {
             reason("trusted-lb matches the beginning or the end of a value, not its middle")
         }
-        (Subject::Header(name), Is::Contains(part)) => Some(format!(
-            "trusted-lb has no match for {part:?} somewhere in {name}, only for its beginning and its end"
-        )),
+        (Subject::Header(_), Is::Contains(_)) => in_the_middle(test),
         (_, Is::Other | Is::Contains(_)) => reason("trusted-lb has no match for this"),
         (Subject::Header(name), is) => match &**name {
             ":authority" | "host" => match is {
@@ -78,6 +76,15 @@ pub(super) fn unsupported(test: &Test, of_rule: bool) -> Option<String> {
         },
         (Subject::VirtualHost | Subject::Route, _) => None,
     }
+}
+
+fn in_the_middle(test: &Test) -> Option<String> {
+    let (Subject::Header(name), Is::Contains(part)) = (&test.subject, &test.is) else {
+        return None;
+    };
+    Some(format!(
+        "trusted-lb has no match for {part:?} somewhere in {name}, only for its beginning and its end"
+    ))
 }
 
 /// Whether two tests go into one list of a match.
@@ -144,6 +151,13 @@ impl Match {
             // Of a list that is denied, each entry is denied by itself: such a list has one entry.
             return self.deny(&first.test);
         }
+        // As a signal it would be understood; beside other conditions it would have to be a match.
+        if let Some(why) = alternatives
+            .iter()
+            .find_map(|literal| in_the_middle(&literal.test))
+        {
+            return Err(why);
+        }
         match &first.test.subject {
             Subject::Peer => {
                 let blocks: Vec<String> = alternatives
@@ -201,6 +215,9 @@ impl Match {
     }
 
     fn deny(&mut self, test: &Test) -> Result<(), String> {
+        if let Some(why) = in_the_middle(test) {
+            return Err(why);
+        }
         match &test.subject {
             Subject::Peer => self.not_ip_blocks.extend(block(test)),
             Subject::VirtualHost | Subject::Route => {
@@ -242,15 +259,9 @@ impl Match {
                 let path = path.split('?').next().unwrap_or_default();
                 Some(("exact", path.to_owned()))
             }
-            Is::Prefix(prefix) => {
-                if !prefix.ends_with('/') {
-                    self.differences.push(format!(
-                        "a prefix of trusted-lb ends where a segment ends: {prefix} holds {prefix} and {prefix}/x, and not \
-                         {prefix}x as in the script"
-                    ));
-                }
-                Some(("prefix", prefix.to_string()))
-            }
+            // `prefix` ends where a segment ends.
+            Is::Prefix(prefix) if prefix.ends_with('/') => Some(("prefix", prefix.to_string())),
+            Is::Prefix(prefix) => Some(("startsWith", prefix.to_string())),
             Is::Suffix(suffix) => Some(("suffix", suffix.to_string())),
             _ => None,
         }

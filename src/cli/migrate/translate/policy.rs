@@ -157,6 +157,9 @@ impl Translator<'_> {
             })
             .collect();
         let something = said.iter().any(|case| case.outcome != Said::Nothing);
+        if !something && !self.named.iter().any(|named| named == header) {
+            self.remark_writes(header, "this leaves the header as it is");
+        }
         something.then_some((said, keeps))
     }
 

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use super::super::cases::{self, Case, Outcome};
 use super::super::lua::{Asked, Condition, Is, Subject, Test};
 use super::matches::{self, Match};
-use super::{FORWARDED_PORT, FORWARDED_PROTO, SCHEME, Translator, object, refusals, text, texts};
+use super::signals::{from_default, said, signals};
+use super::{FORWARDED_PORT, FORWARDED_PROTO, SCHEME, Translator, object, refusals, text};
 use crate::config::Node;
 
 /// What becomes of the scheme.
@@ -19,7 +20,7 @@ pub(super) struct SchemeOut {
 
 /// What the upstream is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     Https,
     Http,
     /// What the connection to the gateway is: Envoy has written that.
@@ -29,7 +30,7 @@ enum Told {
 }
 
 impl Told {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Told::Https => "https",
             Told::Http => "http",
@@ -38,14 +39,7 @@ impl Told {
     }
 }
 
-type ToldCases = Vec<Case<Told>>;
-
-/// A header that tells the scheme, by its values.
-struct Signal {
-    header: Rc<str>,
-    https: Vec<Rc<str>>,
-    http: Vec<Rc<str>>,
-}
+pub(super) type ToldCases = Vec<Case<Told>>;
 
 impl Translator<'_> {
     pub(super) fn scheme(&mut self) -> SchemeOut {
@@ -57,6 +51,8 @@ impl Translator<'_> {
                 .iter()
                 .any(|case| case.outcome != Told::Connection && case.outcome != Told::Junk)
         };
+        self.unchanged(FORWARDED_PROTO, &proto);
+        self.unchanged(SCHEME, &scheme);
         if !says(&proto) {
             if says(&scheme) {
                 self.remark_writes(
@@ -98,6 +94,18 @@ impl Translator<'_> {
         out
     }
 
+    /// Names what a script writes where Envoy has written the same.
+    fn unchanged(&mut self, header: &'static str, cases: &ToldCases) {
+        let nothing = simplified(cases.clone(), Told::Connection).is_empty();
+        if nothing && !self.named.iter().any(|named| named == header) {
+            self.remark_writes(
+                header,
+                "this changes nothing, or only what Envoy refuses: x-forwarded-proto and :scheme hold the connection's own \
+                 scheme here already",
+            );
+        }
+    }
+
     /// The cases of a header that holds a scheme.
     fn told(&mut self, header: &'static str) -> ToldCases {
         let allowed = |test: &Test| {
@@ -108,6 +116,7 @@ impl Translator<'_> {
                 (Subject::Header(name), Is::Exact(_) | Is::Folded(_)) if !name.starts_with(':') => {
                     None
                 }
+                (Subject::Header(name), Is::Contains(part)) if said(name, part).is_some() => None,
                 _ => matches::unsupported(test, true),
             }
         };
@@ -289,6 +298,12 @@ impl Translator<'_> {
                          count as `default`",
                         names.join(" and ")
                     ));
+                    if names.contains(&"forwarded") {
+                        self.notes.push(
+                            "of Forwarded the right-most element counts, which the load balancer wrote; the script looked at all of them"
+                                .to_owned(),
+                        );
+                    }
                 }
                 return vec![rule];
             }
@@ -472,7 +487,7 @@ fn copies_connection(asked: &Asked) -> bool {
 }
 
 /// Cases without those at the end that say what is so anyway.
-fn simplified(cases: ToldCases, own: Told) -> ToldCases {
+pub(super) fn simplified(cases: ToldCases, own: Told) -> ToldCases {
     let mut cases = cases::first_matches(cases);
     while cases.last().is_some_and(|last| {
         last.outcome == own || (own == Told::Connection && last.outcome == Told::Junk)
@@ -502,160 +517,4 @@ fn positive(cases: ToldCases) -> ToldCases {
         }],
         _ => cases,
     }
-}
-
-/// The field `forwardedProto`.
-fn from_default(signals: &[Signal], default: Told) -> Node {
-    let mut fields = Vec::new();
-    if !signals.is_empty() {
-        fields.push(("from", Node::List(signals.iter().map(signal).collect())));
-    }
-    fields.push(("default", text(default.word())));
-    object(fields)
-}
-
-fn signal(signal: &Signal) -> Node {
-    let values = |list: &[Rc<str>]| {
-        list.iter()
-            .map(std::string::ToString::to_string)
-            .collect::<Vec<_>>()
-    };
-    let (https, http) = (values(&signal.https), values(&signal.http));
-    let only = |list: &[String], value: &str| list.iter().all(|one| one == value);
-    let plain = match &*signal.header {
-        "x-forwarded-scheme" | "x-url-scheme" | "x-client-proto" | "cloudfront-forwarded-proto" => {
-            only(&https, "https") && only(&http, "http")
-        }
-        "x-forwarded-ssl" | "front-end-https" => only(&https, "on") && only(&http, "off"),
-        "x-forwarded-port" => only(&https, "443") && only(&http, "80"),
-        _ => false,
-    };
-    if plain {
-        return text(&signal.header);
-    }
-    let ports = &*signal.header == "x-forwarded-port";
-    let list = |values: &[String]| {
-        if ports {
-            Node::List(
-                values
-                    .iter()
-                    .map(|value| value.parse().map_or_else(|_| text(value), Node::Number))
-                    .collect(),
-            )
-        } else {
-            texts(values.iter().map(String::as_str))
-        }
-    };
-    let mut fields = vec![("header", text(&signal.header))];
-    if !https.is_empty() {
-        fields.push(("https", list(&https)));
-    }
-    if !http.is_empty() {
-        fields.push(("http", list(&http)));
-    }
-    object(fields)
-}
-
-/// The headers that tell the scheme, one after the other, and what is told without any of them. Nothing where something
-/// else has a part in it.
-fn signals(cases: &ToldCases) -> Option<(Vec<Signal>, Told)> {
-    let mut header: Option<Rc<str>> = None;
-    let mut foreign = false;
-    for case in cases {
-        case.condition
-            .tests(&mut |test| match (&test.subject, &test.is) {
-                (Subject::Header(name), is)
-                    if !name.starts_with(':') && !matches!(is, Is::Other | Is::Behind(..)) =>
-                {
-                    if header.is_none() {
-                        header = Some(Rc::clone(name));
-                    }
-                }
-                _ => foreign = true,
-            });
-    }
-    if foreign {
-        return None;
-    }
-    let outcome = |cases: &ToldCases| match cases.first() {
-        Some(first) if first.condition == Condition::Always => Some(first.outcome),
-        _ => cases
-            .iter()
-            .all(|case| case.outcome == Told::Connection)
-            .then_some(Told::Connection),
-    };
-    let Some(header) = header else {
-        return outcome(cases).map(|told| (Vec::new(), told));
-    };
-    let mut values: Vec<Rc<str>> = Vec::new();
-    for case in cases {
-        case.condition.tests(&mut |test| {
-            if let Some((name, value, _)) = cases::exact(test)
-                && name == &*header
-                && !values.contains(value)
-            {
-                values.push(Rc::clone(value));
-            }
-        });
-    }
-    // Without the header, with one of the values, or with another one, of which parts may be asked.
-    let with = |value: Option<Result<&str, bool>>| {
-        let answered = cases
-            .iter()
-            .map(|case| Case {
-                condition: case.condition.with(&|test| {
-                    let Subject::Header(name) = &test.subject else {
-                        return None;
-                    };
-                    if *name != header {
-                        return None;
-                    }
-                    Some(match (&test.is, value) {
-                        (Is::Present, Some(_)) => true,
-                        (Is::Exact(wanted), Some(Ok(value))) => **wanted == *value,
-                        (Is::Folded(wanted), Some(Ok(value))) => wanted.eq_ignore_ascii_case(value),
-                        (Is::Prefix(wanted), Some(Ok(value))) => value.starts_with(&**wanted),
-                        (Is::Suffix(wanted), Some(Ok(value))) => value.ends_with(&**wanted),
-                        (Is::Contains(wanted), Some(Ok(value))) => value.contains(&**wanted),
-                        (is, Some(Err(part))) if !matches!(is, Is::Exact(_) | Is::Folded(_)) => {
-                            part
-                        }
-                        _ => false,
-                    })
-                }),
-                outcome: case.outcome,
-            })
-            .collect();
-        cases::first_matches(answered)
-    };
-    let (rest, default) = signals(&simplified(with(None), Told::Connection))?;
-    for part in [false, true] {
-        let other = outcome(&with(Some(Err(part))))?;
-        if other != default && other != Told::Junk {
-            // Present, but none of the values: `default` says it, if without the header it is the same.
-            return None;
-        }
-    }
-    if values.is_empty() {
-        return None;
-    }
-    let (mut https, mut http) = (Vec::new(), Vec::new());
-    for value in values {
-        match outcome(&with(Some(Ok(&value))))? {
-            Told::Https => https.push(value),
-            Told::Http => http.push(value),
-            other if other == default || other == Told::Junk => {}
-            _ => return None,
-        }
-    }
-    let mut all = Vec::new();
-    if !(https.is_empty() && http.is_empty()) {
-        all.push(Signal {
-            header,
-            https,
-            http,
-        });
-    }
-    all.extend(rest);
-    Some((all, default))
 }
