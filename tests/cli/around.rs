@@ -150,3 +150,21 @@ fn two_plugins_on_one_workload_are_named() {
     );
     assert_eq!(findings(&[one.clone(), one].concat()), [""; 0]);
 }
+
+#[test]
+fn a_port_that_no_listener_has_in_its_container_is_named() {
+    let never = "warning port-without-listener";
+    changed(
+        "67-envoy-gateway-nlb-ports.yaml",
+        &[
+            ("ports: [443]", "ports: [443]", &[never]),
+            ("ports: [443]", "ports: [10443]", &[]),
+            ("ports: [443]", "ports: [10443, 8080]", &[never]),
+            (
+                "metadata: {name: public, namespace: edge}",
+                "metadata: {name: other, namespace: edge}",
+                &[],
+            ),
+        ],
+    );
+}

@@ -8,7 +8,7 @@ use crate::cli::files::Located;
 use crate::cli::plugins::{Form, Manager, Plugin};
 use crate::cli::report::{Diagnostic, codes};
 use crate::cli::setup::Resource;
-use crate::config::{Config, Severity};
+use crate::config::{Config, Path, Severity};
 
 /// The Gateways that a resource points to, as `namespace/name`.
 fn gateways(resource: &Resource, field: &str) -> Vec<String> {
@@ -285,6 +285,66 @@ pub(super) fn several<'r>(holders: impl Iterator<Item = &'r Resource>) -> Vec<Di
     found
 }
 
+/// Ports of rules that no listener of the plugin's Gateways has. A Gateway that isn't among the files may have any.
+fn ports(config: &Config, plugin: &Plugin, holder: &Resource, all: &[Resource]) -> Vec<Diagnostic> {
+    let own = gateways(holder, "targetRefs");
+    let known = |name: &String| {
+        all.iter().find(|gateway| {
+            gateway.kind == "Gateway"
+                && format!("{}/{}", gateway.namespace(), gateway.name()) == *name
+        })
+    };
+    let found: Option<Vec<&Resource>> = own.iter().map(known).collect();
+    let Some(gateways) = found.filter(|gateways| !gateways.is_empty()) else {
+        return Vec::new();
+    };
+    // Envoy Gateway's containers can't listen on privileged ports.
+    let shift = |port: u16| match plugin.form {
+        Form::EnvoyExtensionPolicy if port < 1024 => port + 10_000,
+        _ => port,
+    };
+    let mut there: Vec<u16> = gateways
+        .iter()
+        .flat_map(|gateway| gateway.items(&["spec", "listeners"]))
+        .filter_map(|listener| listener.get("port")?.number()?.to_string().parse().ok())
+        .map(shift)
+        .collect();
+    there.sort_unstable();
+    there.dedup();
+    let mut diagnostics = Vec::new();
+    for (index, rule) in config.trusted_load_balancers.iter().enumerate() {
+        let list = Path::root().field("trustedLoadBalancers").item(index);
+        let list = list.field("match").field("ports");
+        for (position, port) in rule.matches.ports.iter().enumerate() {
+            if there.contains(port) || there.is_empty() {
+                continue;
+            }
+            let shifted = shift(*port);
+            let help = if there.contains(&shifted) {
+                format!("write {shifted}: Envoy Gateway adds 10000 to ports below 1024")
+            } else {
+                let ports: Vec<String> = there.iter().map(ToString::to_string).collect();
+                format!(
+                    "the listeners' ports in the container are {}",
+                    ports.join(", ")
+                )
+            };
+            let mut finding = Diagnostic::error(
+                &codes::PORT_WITHOUT_LISTENER,
+                &plugin.source,
+                plugin.document.place(&list.item(position)),
+                format!(
+                    "no listener of the Gateway has port {port} in its container, so that this never holds"
+                ),
+                help,
+            );
+            finding.severity = Severity::Warning;
+            diagnostics.push(finding);
+        }
+    }
+    diagnostics
+}
+
 /// Everything but what concerns one configuration's own fields.
 pub(super) fn findings(plugins: &[Plugin], all: &[Resource]) -> Vec<Diagnostic> {
     let holder = |plugin: &Plugin| plugin.resource.and_then(|index| all.get(index));
@@ -304,6 +364,11 @@ pub(super) fn findings(plugins: &[Plugin], all: &[Resource]) -> Vec<Diagnostic> 
         }
     }
     found.extend(holders.iter().filter_map(|holder| fail_open(holder, all)));
+    for plugin in plugins {
+        if let (Some(config), Some(holder)) = (&plugin.loaded.config, holder(plugin)) {
+            found.extend(ports(config, plugin, holder, all));
+        }
+    }
     found.extend(several(holders.into_iter()));
     found
 }

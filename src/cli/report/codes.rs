@@ -72,6 +72,9 @@ codes! {
     SEVERAL_PLUGINS = "several-plugins",
         "Two plugins of ours are for the same workload. Both run, and the later one overwrites the headers that the other wrote.",
         "Put everything into one configuration.";
+    PORT_WITHOUT_LISTENER = "port-without-listener",
+        "A rule's `ports` are those of the gateway's container. No listener of the Gateway has this one, so that the rule never holds for it. Envoy Gateway adds 10000 to ports below 1024.",
+        "Write the container's port; docs/check-a-cluster.md has a table.";
     WRITTEN_TWICE = "written-twice",
         "A field stands twice in the same object. kubectl and Envoy take the last one in silence.",
         "Leave one of them out.";
