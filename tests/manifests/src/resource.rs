@@ -20,7 +20,7 @@ use serde_json::Value;
 /// A resource that Istio reads.
 #[derive(Debug)]
 pub enum Resource {
-    /// Loads a plugin.
+    /// Loads a plugin. A TrafficExtension is read as one.
     WasmPlugin(Box<WasmPlugin>),
     /// Changes what Istio hands to Envoy.
     EnvoyFilter(Box<EnvoyFilter>),
@@ -48,6 +48,9 @@ fn resource(document: Value) -> Result<Resource, String> {
     Ok(match (version.as_str(), kind.as_str()) {
         ("extensions.istio.io/v1alpha1", "WasmPlugin") => {
             Resource::WasmPlugin(Box::new(typed(document)?))
+        }
+        ("extensions.istio.io/v1alpha1", "TrafficExtension") => {
+            Resource::WasmPlugin(Box::new(typed(as_wasm_plugin(document)?)?))
         }
         ("networking.istio.io/v1alpha3", "EnvoyFilter") => {
             Resource::EnvoyFilter(Box::new(typed(document)?))
@@ -80,6 +83,21 @@ fn resource(document: Value) -> Result<Resource, String> {
         }
         (_, kind) => Resource::Other(kind.to_owned()),
     })
+}
+
+/// A TrafficExtension as the WasmPlugin that says the same, for which there is a type: the fields of `wasm` stand beside the
+/// others there.
+fn as_wasm_plugin(mut document: Value) -> Result<Value, String> {
+    let spec = document["spec"].as_object_mut().ok_or("there is no spec")?;
+    let Some(Value::Object(wasm)) = spec.remove("wasm") else {
+        return Err("there is no spec.wasm".to_owned());
+    };
+    for (name, value) in wasm {
+        if spec.insert(name.clone(), value).is_some() {
+            return Err(format!("there is no spec.{name}"));
+        }
+    }
+    Ok(document)
 }
 
 /// Read for its mistakes only.

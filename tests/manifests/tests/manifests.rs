@@ -178,6 +178,18 @@ fn mistyped_keys_and_words_are_found() {
             "has no WasmPlugins",
         ),
         (
+            "trafficextension.yaml",
+            "  wasm:",
+            "  wasn:",
+            "there is no spec.wasm",
+        ),
+        (
+            "trafficextension.yaml",
+            "    failStrategy:",
+            "    failStrategie:",
+            "there is no spec.failStrategie",
+        ),
+        (
             "wasmplugin-gateway-api.yaml",
             "valueFrom:",
             "valuefrom:",
@@ -232,7 +244,7 @@ fn what_the_manifests_configure_is_accepted_without_a_warning() {
             }
         }
     }
-    assert_eq!(configurations, 5);
+    assert_eq!(configurations, 6);
 }
 
 /// The texts that Envoy hands to plugins.
@@ -293,7 +305,7 @@ fn envoy_finds_no_fault_in_any_of_them() {
         }
         listeners.push(listener);
     }
-    assert_eq!(listeners.len(), 7);
+    assert_eq!(listeners.len(), 8);
     whole["static_resources"]["listeners"] = listeners.into();
     if let Err(log) = envoy::validate(&whole) {
         panic!("{log}");
