@@ -30,6 +30,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/deny.sh
 # shellcheck source=scripts/lint.sh
 . scripts/lint.sh
+# shellcheck source=scripts/istio.sh
+. scripts/istio.sh
 
 readonly MODULE=dist/trusted_lb.wasm
 readonly COMMAND=dist/trusted-lb
@@ -47,6 +49,8 @@ usage: ./build.sh [COMMAND]
   reproduce           build the module twice from nothing at different paths, and compare
   notes VERSION       print what CHANGELOG.md says about a version
   demo                show it working in a real Envoy, on this machine's loopback
+  istio [FILE...]     a real Istio gateway with these manifests, or envoyfilter/, without a cluster, until Ctrl-C; a folder is
+                      what kustomize makes of it
   soak [SECONDS [plain]]
                       mixed load on a real Envoy while configurations and endpoints come and go (default 600 s); plain:
                       without the retry policy that Istio gives every route
@@ -63,6 +67,9 @@ usage: ./build.sh [COMMAND]
   test --scripts      only shellcheck on the scripts and actionlint on the workflows
   bless               write every expected output anew: of the command, the console sessions, the generated documents, the
                       budgets; read the difference before you commit it
+  test --istio [WORD...], test --envoy-gateway [WORD...]
+                      the manifests in a real Istio, or in a real Envoy Gateway, without a cluster; only the tests whose
+                      names have one of the words. Builds them from Go modules first (needs Go 1.$GO_MINOR, ten minutes, 4 GB)
   test --instructions
                       only the budgets of what a request costs Envoy in instructions (some minutes; with valgrind, Debian's)
   bench [OPTIONS]     what a request costs a real Envoy, against Lua, in processor time; needs two idle cores and some
@@ -246,6 +253,14 @@ cmd_test() {
         step "budgets of instructions" cmd_bench --instructions --budgets
         return
         ;;
+    --istio)
+        test_istio "${@:2}"
+        return
+        ;;
+    --envoy-gateway)
+        test_envoy_gateway "${@:2}"
+        return
+        ;;
     --envoy)
         [ $# = 2 ] || fail "--envoy takes one version" "known to work: $KNOWN_ENVOYS"
         step "module and Envoy" export_artifacts "$2"
@@ -314,6 +329,10 @@ step() {
     say "    $name: $((SECONDS - began)) s"
 }
 
+cmd_istio() {
+    try_istio "$@"
+}
+
 cmd_envoy() {
     envoy_binary "${1-$DEFAULT_ENVOY}"
 }
@@ -328,7 +347,7 @@ cmd_clean() {
 }
 
 case "${1-build}" in
-build | bench | bless | crds | profile | cli | oci | reproduce | notes | demo | fuzz | deny | soak | test | envoy | tool | clean) "cmd_${1-build}" "${@:2}" ;;
+build | bench | bless | crds | istio | profile | cli | oci | reproduce | notes | demo | fuzz | deny | soak | test | envoy | tool | clean) "cmd_${1-build}" "${@:2}" ;;
 help | -h | --help) usage ;;
 *)
     say "error: there is no command '$1'"

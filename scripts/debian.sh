@@ -19,6 +19,7 @@ packages_of() {
     case $1 in
     # What a Docker engine is made of, and the images that tests make in place of public ones.
     dockerd) packages=(docker.io docker-compose iptables busybox-static openssl) ;;
+    etcd) packages=(etcd-server) ;;
     promtool) packages=(prometheus) ;;
     # This form of docker-compose and kustomize need nothing but libc.
     docker-compose-2) packages=(docker-compose) newer=1 ;;

@@ -1,0 +1,278 @@
+//! What stands around the filter on a gateway: redirects, routes, authorization, and the Gateway API.
+
+use istio_lab::gateway::{
+    ELSEWHERE, HTTP, LOAD_BALANCER, Options, POD, expect, get, outcome, outcome_of, send,
+};
+use istio_lab::lab::{DIRECT_PEER, Lab, to_echo};
+use istio_lab::manifest::{NAMESPACE, documents, file, text};
+use istio_lab::report::Test;
+use istio_lab::wait;
+use serde_json::{Value, json};
+
+pub const TESTS: &[Test<Lab>] = &[
+    (
+        "httpsRedirect serves the load balancer's https clients and redirects everybody else",
+        https_redirect,
+    ),
+    (
+        "a Gateway of the Gateway API gets the plugin by targetRefs, its redirects need the header match",
+        gateway_api,
+    ),
+    (
+        "timeouts of named routes and VirtualServices are kept with inherit, overridden without",
+        routes,
+    ),
+    (
+        "CUSTOM authorization sees the uncorrected scheme from a WasmPlugin, and the right one from envoyfilter.yaml",
+        custom_authorization,
+    ),
+    (
+        "an AuthorizationPolicy may ask for https, with the filter in front of it and not behind",
+        authorization_policy,
+    ),
+];
+
+fn plugin() -> Value {
+    documents(&file("envoyfilter/wasmplugin.yaml")).remove(0)
+}
+
+fn https_redirect(lab: &mut Lab) {
+    let base = documents(&lab.base());
+    let mut redirecting = base[0].clone();
+    redirecting["spec"]["servers"][0]["tls"] = json!({"httpsRedirect": true});
+    lab.serve(&text(&[redirecting.clone(), plugin()]), &Options::default());
+    expect(&get(LOAD_BALANCER, "/"), "200 https");
+    expect(
+        &get(ELSEWHERE, "/").with(&[
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-for", "10.0.12.5"),
+        ]),
+        "301",
+    );
+    let place = send(HTTP, &get(ELSEWHERE, "/basket")).header("location");
+    assert_eq!(place.as_deref(), Some("https://app.example.com/basket"));
+    // The other way round: without the filter the load balancer's clients are sent in circles.
+    lab.cluster
+        .run(&["delete", "wasmplugin", "trusted-lb", "-n", NAMESPACE]);
+    expect(&get(LOAD_BALANCER, "/"), "301");
+}
+
+/// A Gateway that Istio doesn't deploy itself, with the pod and the Service by which it finds the one that runs.
+fn gateway_api_objects() -> Vec<Value> {
+    let labels =
+        json!({"istio": "ingressgateway", "gateway.networking.k8s.io/gateway-name": "public"});
+    vec![
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "public", "namespace": NAMESPACE},
+            "spec": {"selector": {"istio": "ingressgateway"}, "ports": [
+                {"name": "http", "port": 80, "targetPort": HTTP.port()},
+            ]},
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "gateway-1", "namespace": NAMESPACE, "labels": labels},
+            "spec": {"containers": [{"name": "istio-proxy", "image": "proxy"}], "nodeName": "node"},
+        }),
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+            "metadata": {"name": "public", "namespace": NAMESPACE},
+            "spec": {
+                "gatewayClassName": "istio",
+                "addresses": [{"type": "Hostname", "value": format!("public.{NAMESPACE}.svc.cluster.local")}],
+                "listeners": [{"name": "http", "protocol": "HTTP", "port": 80}],
+            },
+        }),
+    ]
+}
+
+fn http_route(name: &str, rules: &Value) -> Value {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"parentRefs": [{"name": "public"}], "rules": rules},
+    })
+}
+
+fn gateway_api(lab: &mut Lab) {
+    let backend = json!([{"group": "networking.istio.io", "kind": "Hostname", "name": "echo.internal", "port": 80}]);
+    let https = json!({"requestRedirect": {"scheme": "https", "statusCode": 301}, "type": "RequestRedirect"});
+    let prefix = |path: &str| json!({"path": {"type": "PathPrefix", "value": path}});
+    let rules = json!([
+        // A redirect of everything loops, with the filter or without it: it doesn't look at the scheme.
+        {"matches": [prefix("/loop")], "filters": [https]},
+        // The form that works looks at it.
+        {
+            "matches": [{
+                "path": {"type": "PathPrefix", "value": "/shop"},
+                "headers": [{"name": "x-forwarded-proto", "value": "http"}],
+            }],
+            "filters": [https],
+        },
+        {"matches": [prefix("/shop")], "backendRefs": backend},
+        {"matches": [prefix("/timed")], "timeouts": {"request": "3s"}, "backendRefs": backend},
+        {"matches": [prefix("/")], "backendRefs": backend},
+    ]);
+    let mut plugin = documents(&file("envoyfilter/wasmplugin-gateway-api.yaml")).remove(0);
+    plugin["spec"]["pluginConfig"]["trustedLoadBalancers"][0]["match"] =
+        json!({"ipBlocks": ["10.0.12.0/24"]});
+    plugin["spec"]["pluginConfig"]["routes"] = json!([{"name": "timed", "match": {"paths": [{"prefix": "/timed"}]}, "timeout": "inherit"}]);
+    // Without the Gateway of Istio's API that all other tests have.
+    let service = documents(&lab.base()).remove(1);
+    let mut manifests = vec![service, http_route("routes", &rules), plugin];
+    manifests.extend(gateway_api_objects());
+    lab.apply(&text(&manifests));
+    lab.apply(&file(DIRECT_PEER));
+    let status = json!({"status": {
+        "phase": "Running", "podIP": POD, "podIPs": [{"ip": POD}],
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }});
+    lab.cluster.run(&[
+        "patch",
+        "pod",
+        "gateway-1",
+        "-n",
+        NAMESPACE,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &status.to_string(),
+    ]);
+    lab.launch(&Options::default());
+    lab.gateway().wait_until_ready();
+    expect(&get(LOAD_BALANCER, "/"), "200 https");
+    expect(
+        &get(ELSEWHERE, "/").with(&[("x-forwarded-proto", "https")]),
+        "200 http",
+    );
+    expect(&get(LOAD_BALANCER, "/shop"), "200 https");
+    expect(
+        &get(ELSEWHERE, "/shop").with(&[("x-forwarded-proto", "https")]),
+        "301",
+    );
+    expect(&get(LOAD_BALANCER, "/loop"), "301");
+    let timeout = |path: &str| {
+        send(HTTP, &get(LOAD_BALANCER, path)).received_one("x-envoy-expected-rq-timeout-ms")
+    };
+    assert_eq!(
+        timeout("/timed").as_deref(),
+        Some("3000"),
+        "the route's own"
+    );
+    assert_eq!(
+        timeout("/shop").as_deref(),
+        Some("15000"),
+        "the plugin's default"
+    );
+}
+
+fn routes(lab: &mut Lab) {
+    let mut plugin = plugin();
+    plugin["spec"]["pluginConfig"]["defaults"] = json!({"timeout": "15s"});
+    plugin["spec"]["pluginConfig"]["routes"] = json!([
+        {"name": "named", "match": {"routes": ["reports"]}, "timeout": "inherit"},
+        {"name": "all-of-it", "match": {"virtualServices": [format!("{NAMESPACE}/archive")]}, "timeout": "inherit"},
+    ]);
+    let service = |name: &str, host: &str, http: &Value| {
+        json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"hosts": [host], "gateways": ["lab"], "http": http},
+        })
+    };
+    let timed = |name: &str, path: &str| json!({"name": name, "match": [{"uri": {"prefix": path}}], "timeout": "3s", "route": [to_echo()]});
+    let shop = service(
+        "shop",
+        "app.example.com",
+        &json!([timed("reports", "/reports"), timed("basket", "/basket")]),
+    );
+    let archive = service(
+        "archive",
+        "archive.example.com",
+        &json!([timed("old", "/old")]),
+    );
+    lab.serve(&text(&[plugin, shop, archive]), &Options::default());
+    let timeout_of = |host: &str, path: &str| {
+        let mut request = get(LOAD_BALANCER, path);
+        host.clone_into(&mut request.authority);
+        send(HTTP, &request)
+            .received_one("x-envoy-expected-rq-timeout-ms")
+            .unwrap_or_default()
+    };
+    wait::until_true("the VirtualServices are there", || {
+        timeout_of("app.example.com", "/reports") == "3000"
+    });
+    assert_eq!(
+        timeout_of("app.example.com", "/basket"),
+        "15000",
+        "the plugin's default beats a route's own"
+    );
+    assert_eq!(timeout_of("archive.example.com", "/old"), "3000");
+}
+
+fn custom_authorization(lab: &mut Lab) {
+    let policy = json!({
+        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": {"name": "login", "namespace": NAMESPACE},
+        "spec": {
+            "selector": {"matchLabels": {"istio": "ingressgateway"}}, "action": "CUSTOM",
+            "provider": {"name": "authorizer"}, "rules": [{"to": [{"operation": {"paths": ["/account*"]}}]}],
+        },
+    });
+    // The authorizer answers with what it was told, and the service is told that.
+    let told = || {
+        let response = send(HTTP, &get(LOAD_BALANCER, "/account"));
+        let echo = response.received_one("x-asked").unwrap_or_default();
+        (outcome(&response), echo)
+    };
+    lab.serve(&text(&[plugin(), policy.clone()]), &Options::default());
+    wait::until("the authorizer is asked, and told http", || {
+        let found = told();
+        if found == ("200 https".to_owned(), "http".to_owned()) {
+            Ok(())
+        } else {
+            Err(format!("{found:?}"))
+        }
+    });
+    lab.clear();
+    let manifests = format!("{}\n---\n{policy}", file("envoyfilter/envoyfilter.yaml"));
+    lab.serve(&manifests, &Options::default());
+    wait::until("the authorizer is asked, and told https", || {
+        let found = told();
+        if found == ("200 https".to_owned(), "https".to_owned()) {
+            Ok(())
+        } else {
+            Err(format!("{found:?}"))
+        }
+    });
+}
+
+fn authorization_policy(lab: &mut Lab) {
+    let policy = json!({
+        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": {"name": "https-only", "namespace": NAMESPACE},
+        "spec": {
+            "selector": {"matchLabels": {"istio": "ingressgateway"}}, "action": "ALLOW",
+            "rules": [{"when": [{"key": "request.headers[x-forwarded-proto]", "values": ["https"]}]}],
+        },
+    });
+    lab.serve(&text(&[plugin(), policy]), &Options::default());
+    expect(&get(LOAD_BALANCER, "/"), "200 https");
+    expect(
+        &get(ELSEWHERE, "/").with(&[("x-forwarded-proto", "https")]),
+        "403",
+    );
+    // Without a phase it stands just in front of the router, behind authorization.
+    let mut late = plugin();
+    if let Some(spec) = late["spec"].as_object_mut() {
+        spec.remove("phase");
+    }
+    lab.cluster
+        .run(&["delete", "wasmplugin", "trusted-lb", "-n", NAMESPACE]);
+    expect(&get(LOAD_BALANCER, "/"), "403");
+    lab.apply(&text(&[late]));
+    wait::until_true("the plugin is back", || {
+        !istio_lab::gateway::extensions().is_empty()
+    });
+    assert_eq!(outcome_of(&get(LOAD_BALANCER, "/")), "403");
+}
