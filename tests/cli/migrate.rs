@@ -1,5 +1,7 @@
 //! `trusted-lb migrate`: Lua scripts in many forms, what stands around them, and bounds.
 
+mod around;
+
 use serde_json::{Value, json};
 
 use crate::command::{run, text};

@@ -6,6 +6,7 @@
 
 mod cases;
 mod compare;
+mod input;
 mod lua;
 mod manifest;
 mod sandbox;
@@ -13,10 +14,10 @@ mod surroundings;
 mod translate;
 
 use super::args::MigrateArgs;
-use super::files::{self, Located, Source, SyntaxError};
-use super::plugins::resources;
+use super::files::{self, Source};
 use super::{Failure, INVALID, usage};
 use crate::config::{self, Node};
+use input::Input;
 use lua::{Condition, Is, Meaning, Remark, Span, Subject};
 use sandbox::Seen;
 use surroundings::{Filter, Note, PerRoute, Runs, Script, Target};
@@ -124,8 +125,8 @@ fn answer(texts: &[(String, String)], arguments: &MigrateArgs) -> Answer {
         .map(|(name, text)| Source::new(name.as_str(), text.as_str()))
         .collect();
     for (index, source) in sources.iter().enumerate() {
-        let filters = match in_source(source) {
-            Ok(filters) => filters,
+        let input = match Input::of(source) {
+            Ok(input) => input,
             Err(error) => {
                 let at = error.span.start;
                 let help = error
@@ -145,18 +146,11 @@ fn answer(texts: &[(String, String)], arguments: &MigrateArgs) -> Answer {
                 return answer;
             }
         };
-        if filters.is_empty() {
-            answer.failure = Some((
-                INVALID,
-                format!(
-                    "{}: there is no Lua filter in it (an EnvoyFilter, TrafficExtension or EnvoyExtensionPolicy with Lua, or an \
-                     Envoy configuration with envoy.filters.http.lua)",
-                    source.name
-                ),
-            ));
+        if input.filters.is_empty() {
+            answer.failure = Some((INVALID, input.nothing(source)));
             return answer;
         }
-        places.push((index, filters));
+        places.push((index, input.filters));
     }
     // Filters in one place are one plugin: of two plugins on a gateway the last would win.
     let mut groups: Vec<(usize, Vec<Filter>)> = Vec::new();
@@ -204,63 +198,6 @@ fn answer(texts: &[(String, String)], arguments: &MigrateArgs) -> Answer {
         ));
     }
     answer
-}
-
-/// Every Lua filter of a file.
-fn in_source(source: &Source) -> Result<Vec<Filter>, SyntaxError> {
-    let mut filters = Vec::new();
-    for document in source.documents()? {
-        in_document(source, &document, 0, &mut filters)?;
-    }
-    Ok(filters)
-}
-
-fn in_document(
-    source: &Source,
-    document: &Located,
-    depth: usize,
-    filters: &mut Vec<Filter>,
-) -> Result<(), SyntaxError> {
-    if document.get("kind").and_then(Located::text).is_none() {
-        let resources = document
-            .items()
-            .iter()
-            .any(|item| item.get("kind").is_some());
-        if resources {
-            for item in document.items() {
-                in_document(source, item, depth, filters)?;
-            }
-        } else {
-            surroundings::envoy(document, filters);
-        }
-        return Ok(());
-    }
-    let mut inner = Vec::new();
-    resources(document, None, &mut |resource, kind| {
-        surroundings::of_resource(resource, kind, filters);
-        if kind == "ConfigMap" && depth == 0 {
-            inner.extend(
-                resource
-                    .get("data")
-                    .map(Located::fields)
-                    .into_iter()
-                    .flatten(),
-            );
-        }
-    });
-    for field in inner {
-        // Other files in a ConfigMap are none of ours, readable or not.
-        if field
-            .value
-            .text()
-            .is_some_and(|text| text.to_ascii_lowercase().contains("lua"))
-        {
-            for document in source.documents_within(&field.value)? {
-                in_document(source, &document, depth + 1, filters)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Where a script's text begins in the text that all scripts of a group are.

@@ -1,16 +1,17 @@
 //! From what scripts do to a configuration that does it for the load balancer alone.
 
 mod matches;
+mod merge;
 mod policy;
 mod scheme;
 mod signals;
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::cases::{self, Case, Outcome};
-use super::lua::{Meaning, Remark, Span, Test, Value};
+use super::lua::{Meaning, Remark, Span, Test};
 use crate::config::{self, Node};
+pub(super) use merge::{combined, instead};
 
 /// What a translation is made with.
 #[derive(Clone, Debug, Default)]
@@ -314,84 +315,5 @@ fn with_scheme(routes: &mut Vec<Node>, route: Node) {
             fields.push(("forwardedProto".to_owned(), proto.clone()));
         }
         _ => routes.push(route),
-    }
-}
-
-/// What several scripts do, one after the other.
-pub(super) fn combined(earlier: Meaning, later: Meaning) -> Meaning {
-    let mut headers = earlier.headers;
-    for (name, value) in later.headers {
-        let before = headers.remove(&name);
-        let value = match before {
-            Some(before) => on_top(&name, &value, &before),
-            None => value,
-        };
-        headers.insert(name, value);
-    }
-    Meaning {
-        headers,
-        writes: [earlier.writes, later.writes].concat(),
-        answers: [earlier.answers, later.answers].concat(),
-        remarks: [earlier.remarks, later.remarks].concat(),
-        on_request: earlier.on_request || later.on_request,
-        read: [earlier.read, later.read].concat(),
-    }
-}
-
-/// A later value whose untouched parts are the earlier one.
-fn on_top(header: &str, value: &Value, before: &Value) -> Value {
-    match value {
-        Value::Either(condition, yes, no) => Value::Either(
-            condition.clone(),
-            Rc::new(on_top(header, yes, before)),
-            Rc::new(on_top(header, no, before)),
-        ),
-        Value::Asked(asked) => match &asked.subject {
-            super::lua::Subject::Header(name)
-                if &**name == header && asked.skipped == 0 && asked.taken.is_none() =>
-            {
-                before.clone()
-            }
-            _ => value.clone(),
-        },
-        other => other.clone(),
-    }
-}
-
-/// What a script does where a condition holds, and another one where it doesn't.
-pub(super) fn instead(
-    condition: &super::lua::Condition,
-    there: Meaning,
-    elsewhere: Meaning,
-) -> Meaning {
-    let mut names: Vec<Rc<str>> = there
-        .headers
-        .keys()
-        .chain(elsewhere.headers.keys())
-        .cloned()
-        .collect();
-    names.sort();
-    names.dedup();
-    let mut headers = BTreeMap::new();
-    for name in names {
-        let untouched = || Value::untouched(&name);
-        let yes = there.headers.get(&name).cloned().unwrap_or_else(untouched);
-        let no = elsewhere
-            .headers
-            .get(&name)
-            .cloned()
-            .unwrap_or_else(untouched);
-        headers.insert(
-            Rc::clone(&name),
-            Value::Either(condition.clone(), Rc::new(yes), Rc::new(no)),
-        );
-    }
-    Meaning {
-        headers,
-        writes: [there.writes, elsewhere.writes].concat(),
-        answers: [there.answers, elsewhere.answers].concat(),
-        remarks: [there.remarks, elsewhere.remarks].concat(),
-        on_request: there.on_request || elsewhere.on_request,
-        read: [there.read, elsewhere.read].concat(),
     }
 }

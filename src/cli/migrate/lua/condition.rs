@@ -184,6 +184,20 @@ impl Condition {
         }
     }
 
+    /// The condition with others put in for some of its tests.
+    pub(in crate::cli::migrate) fn replaced(
+        &self,
+        other: &dyn Fn(&Rc<Test>) -> Option<Condition>,
+    ) -> Self {
+        match self {
+            Condition::Always | Condition::Never => self.clone(),
+            Condition::Test(test) => other(test).unwrap_or_else(|| self.clone()),
+            Condition::Not(inner) => inner.replaced(other).not(),
+            Condition::All(a, b) => a.replaced(other).and(b.replaced(other)),
+            Condition::Any(a, b) => a.replaced(other).or(b.replaced(other)),
+        }
+    }
+
     /// Every test in it.
     pub(in crate::cli::migrate) fn tests(&self, visit: &mut dyn FnMut(&Rc<Test>)) {
         match self {

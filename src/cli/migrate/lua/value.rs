@@ -189,7 +189,7 @@ impl Value {
         Value::Unknown(why.into())
     }
 
-    pub(super) fn either(condition: Condition, yes: Value, no: Value) -> Self {
+    pub(in crate::cli::migrate) fn either(condition: Condition, yes: Value, no: Value) -> Self {
         match condition {
             Condition::Always => yes,
             Condition::Never => no,

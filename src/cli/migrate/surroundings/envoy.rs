@@ -17,16 +17,7 @@ pub(in crate::cli::migrate) fn envoy(located: &Located, found: &mut Vec<Filter>)
             .filter_map(|filter| Some((filter, lua_configuration(filter)?)))
             .collect();
         for (index, (_, lua)) in lua.iter().enumerate() {
-            let mut filter = Filter {
-                holder: "an Envoy configuration".to_owned(),
-                name: None,
-                target: Target::Envoy(number),
-                everywhere: None,
-                named: Vec::new(),
-                elsewhere: Vec::new(),
-                peer_address: None,
-                notes: Vec::new(),
-            };
+            let mut filter = in_envoy(number);
             configuration(lua, &mut filter);
             if index == 0 {
                 manager(located, &mut filter);
@@ -39,16 +30,7 @@ pub(in crate::cli::migrate) fn envoy(located: &Located, found: &mut Vec<Filter>)
     if (has_code(located) || located.proto("typed_config").is_some())
         && let Some(lua) = lua_configuration(located)
     {
-        let mut filter = Filter {
-            holder: "an Envoy configuration".to_owned(),
-            name: None,
-            target: Target::Envoy(found.len()),
-            everywhere: None,
-            named: Vec::new(),
-            elsewhere: Vec::new(),
-            peer_address: None,
-            notes: Vec::new(),
-        };
+        let mut filter = in_envoy(found.len());
         configuration(lua, &mut filter);
         found.push(filter);
         return;
@@ -59,6 +41,11 @@ pub(in crate::cli::migrate) fn envoy(located: &Located, found: &mut Vec<Filter>)
     for item in located.items() {
         envoy(item, found);
     }
+}
+
+fn in_envoy(number: usize) -> Filter {
+    let holder = "an Envoy configuration".to_owned();
+    Filter::new(holder, None, Target::Envoy(number), Vec::new())
 }
 
 /// What the connection manager around the filter says about addresses.

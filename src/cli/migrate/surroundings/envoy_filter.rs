@@ -13,6 +13,8 @@ pub(super) fn envoy_filter(document: &Located, found: &mut Vec<Filter>) {
     let mut common = Vec::new();
     metadata(document, &mut common);
     let mut filters: Vec<Filter> = Vec::new();
+    // Each of these is put in front of those before it.
+    let mut in_front: Vec<Filter> = Vec::new();
     let mut elsewhere: Vec<PerRoute> = Vec::new();
     let mut peer_address = None;
     let Some(spec) = document.get("spec") else {
@@ -20,15 +22,13 @@ pub(super) fn envoy_filter(document: &Located, found: &mut Vec<Filter>) {
     };
     let istio = workloads(document, spec, &mut common);
     let name = text_at(document, &["metadata", "name"]);
-    let new = |istio: Istio| Filter {
-        holder: holder(document),
-        name: name.clone(),
-        target: Target::Istio(istio),
-        everywhere: None,
-        named: Vec::new(),
-        elsewhere: Vec::new(),
-        peer_address: None,
-        notes: Vec::new(),
+    let new = |istio: Istio| {
+        Filter::new(
+            holder(document),
+            name.clone(),
+            Target::Istio(istio),
+            Vec::new(),
+        )
     };
     for patch in spec
         .get("configPatches")
@@ -47,7 +47,11 @@ pub(super) fn envoy_filter(document: &Located, found: &mut Vec<Filter>) {
                 let mut filter = new(istio.clone());
                 configuration(lua, &mut filter);
                 patch_match(patch, &mut filter);
-                filters.push(filter);
+                if goes_first(patch) {
+                    in_front.push(filter);
+                } else {
+                    filters.push(filter);
+                }
             }
             (_, _, Some((what, fields))) => {
                 let condition = route_condition(patch, apply_to, &mut common);
@@ -63,6 +67,7 @@ pub(super) fn envoy_filter(document: &Located, found: &mut Vec<Filter>) {
             ),
         }
     }
+    filters.splice(0..0, in_front.into_iter().rev());
     for old in spec.get("filters").map(Located::items).unwrap_or_default() {
         match old_configuration(old) {
             Some(lua) => {
@@ -137,20 +142,31 @@ fn workloads(document: &Located, spec: &Located, common: &mut Vec<Note>) -> Isti
     istio
 }
 
+const SUB_FILTER: &[&str] = &[
+    "match",
+    "listener",
+    "filterChain",
+    "filter",
+    "subFilter",
+    "name",
+];
+
+/// Whether a patch puts its filter in front of every other.
+fn goes_first(patch: &Located) -> bool {
+    let operation = patch
+        .at(&["patch", "operation"])
+        .and_then(Located::text)
+        .unwrap_or("INSERT_BEFORE");
+    operation == "INSERT_FIRST" || (operation == "INSERT_BEFORE" && patch.at(SUB_FILTER).is_none())
+}
+
 /// Where an `HTTP_FILTER` patch puts its filter.
 fn patch_match(patch: &Located, filter: &mut Filter) {
     let mut mode = None;
     let mut ports: Vec<Node> = Vec::new();
     let notes = &mut filter.notes;
     let operation = patch.at(&["patch", "operation"]);
-    let sub_filter = patch.at(&[
-        "match",
-        "listener",
-        "filterChain",
-        "filter",
-        "subFilter",
-        "name",
-    ]);
+    let sub_filter = patch.at(SUB_FILTER);
     if let Some(matches) = patch.get("match") {
         for field in matches.fields() {
             match field.name.as_str() {

@@ -21,6 +21,8 @@ pub(super) struct Filter {
     pub(super) target: Target,
     /// The script for every request that no other one is for.
     pub(super) everywhere: Option<Script>,
+    /// Where that script is, if it isn't in the resource.
+    pub(super) config_map: Option<ConfigMapScript>,
     /// Scripts by name, for `LuaPerRoute`.
     pub(super) named: Vec<(String, Script)>,
     /// What some virtual hosts or routes run instead.
@@ -28,6 +30,30 @@ pub(super) struct Filter {
     /// Where the peer's address is read with this connection manager.
     pub(super) peer_address: Option<String>,
     pub(super) notes: Vec<Note>,
+}
+
+impl Filter {
+    fn new(holder: String, name: Option<String>, target: Target, notes: Vec<Note>) -> Self {
+        Self {
+            holder,
+            name,
+            target,
+            everywhere: None,
+            config_map: None,
+            named: Vec::new(),
+            elsewhere: Vec::new(),
+            peer_address: None,
+            notes,
+        }
+    }
+}
+
+/// A script that stands in a `ConfigMap`, and the byte that says so.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ConfigMapScript {
+    pub(super) namespace: Option<String>,
+    pub(super) name: String,
+    pub(super) at: usize,
 }
 
 /// A script and where it stands.
@@ -90,6 +116,7 @@ pub(super) fn of_resource(document: &Located, kind: &str, found: &mut Vec<Filter
         "EnvoyFilter" => envoy_filter::envoy_filter(document, found),
         "TrafficExtension" => traffic_extension::traffic_extension(document, found),
         "EnvoyExtensionPolicy" => envoy_gateway::extension_policy(document, found),
+        "EnvoyPatchPolicy" => envoy_gateway::patch_policy(document, found),
         _ => {}
     }
 }
@@ -210,16 +237,13 @@ fn data_source(located: &Located, notes: &mut Vec<Note>) -> Option<Script> {
             "environment_variable",
             "in a variable of the proxy's environment",
         ),
-        (
-            "inline_bytes",
-            "in base64 (inline_bytes): write it as inline_string",
-        ),
+        ("inline_bytes", "in base64"),
     ] {
         if let Some(value) = located.proto(name) {
             note(
                 notes,
                 value,
-                format!("the script is {what}, so that it can't be read here"),
+                format!("the script is {what}: write it as inline_string to have it translated"),
             );
         }
     }

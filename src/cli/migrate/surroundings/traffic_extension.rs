@@ -39,16 +39,12 @@ pub(super) fn traffic_extension(document: &Located, found: &mut Vec<Filter>) {
              the load balancer",
         );
     }
-    let mut filter = Filter {
-        holder: holder(document),
-        name: text_at(document, &["metadata", "name"]),
-        target: Target::Istio(istio),
-        everywhere: None,
-        named: Vec::new(),
-        elsewhere: Vec::new(),
-        peer_address: None,
+    let mut filter = Filter::new(
+        holder(document),
+        text_at(document, &["metadata", "name"]),
+        Target::Istio(istio),
         notes,
-    };
+    );
     configuration(lua, &mut filter);
     found.push(filter);
 }
