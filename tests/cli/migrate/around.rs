@@ -18,7 +18,7 @@ fn filter(script: &str) -> serde_json::Value {
     })
 }
 
-fn of_envoy_gateway(kind: &str, spec: serde_json::Value) -> String {
+fn of_envoy_gateway(kind: &str, spec: &serde_json::Value) -> String {
     json!({
         "apiVersion": "gateway.envoyproxy.io/v1alpha1",
         "kind": kind,
@@ -44,7 +44,7 @@ fn wasm(manifest: &str) -> serde_json::Value {
 fn a_script_in_a_config_map_of_the_same_file_is_read_and_another_is_named() {
     let policy = of_envoy_gateway(
         "EnvoyExtensionPolicy",
-        json!({
+        &json!({
             "targetRefs": [gateway()],
             "lua": [{"type": "ValueRef", "valueRef": {"group": "", "kind": "ConfigMap", "name": "scripts"}}],
         }),
@@ -80,7 +80,7 @@ fn a_script_in_a_config_map_of_the_same_file_is_read_and_another_is_named() {
 fn lua_in_a_patch_policy_becomes_an_extension_policy_and_other_patches_are_named() {
     let policy = of_envoy_gateway(
         "EnvoyPatchPolicy",
-        json!({
+        &json!({
             "targetRef": gateway(),
             "type": "JSONPatch",
             "jsonPatches": [
@@ -167,12 +167,12 @@ fn a_script_reads_what_the_one_before_it_wrote() {
       h:headers():replace("x-forwarded-proto", h:headers():get("x-lb-proto"))
     end"#;
     let written = r#"function envoy_on_request(h) h:headers():replace("x-lb-proto", "https") end"#;
-    let copied = migrate(&several("INSERT_BEFORE", &[written, copies]), LOAD_BALANCER);
+    let third = migrate(&several("INSERT_BEFORE", &[written, copies]), LOAD_BALANCER);
     assert_eq!(
-        configuration(&copied.manifest)["trustedLoadBalancers"][0]["forwardedProto"],
+        configuration(&third.manifest)["trustedLoadBalancers"][0]["forwardedProto"],
         json!({"default": "https"}),
         "{}",
-        copied.notes
+        third.notes
     );
 }
 
