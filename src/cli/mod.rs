@@ -89,6 +89,11 @@ pub fn check_text(text: &str) -> String {
     check::of_text(text)
 }
 
+/// A script on one request, as `migrate --compare` runs it: for a test that runs the same in Envoy.
+pub mod lua_filter {
+    pub use super::migrate::{NOT_RUN, Ran, Seen, run_script};
+}
+
 fn usage(message: String) -> Failure {
     Failure {
         code: USAGE,

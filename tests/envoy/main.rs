@@ -7,6 +7,7 @@ mod attacks;
 mod examples;
 mod fail_modes;
 mod hot_configuration;
+mod lua;
 mod operations;
 mod requests;
 mod soak;

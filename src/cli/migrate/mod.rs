@@ -19,9 +19,10 @@ use super::{Failure, INVALID, usage};
 use crate::config::{self, Node};
 use input::Input;
 use lua::{Condition, Is, Meaning, Remark, Span, Subject};
-use sandbox::Seen;
 use surroundings::{Filter, Note, PerRoute, Runs, Script, Target};
 use translate::{Wishes, combined, instead, translate};
+
+pub use sandbox::{NOT_RUN, Ran, Seen, run as run_script};
 
 /// A pattern of Lua can take for ever, and nothing inside of Lua ends it.
 const MOST_SECONDS: u64 = 60;

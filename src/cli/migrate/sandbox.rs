@@ -4,87 +4,157 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use base64::Engine as _;
 use mlua::{
     AnyUserData, Error, HookTriggers, Lua, LuaOptions, MetaMethod, MultiValue, StdLib, Table,
-    UserData, UserDataMethods, Value, VmState,
+    UserData, UserDataMethods, Value, Variadic, VmState,
 };
 
 /// Instructions that a script may take for one request.
 const MOST_INSTRUCTIONS: u32 = 20_000_000;
 const INSTRUCTIONS_A_LOOK: u32 = 10_000;
 /// In an error: what Envoy would go on with.
-pub(super) const NOT_RUN: &str = "isn't run here";
+pub const NOT_RUN: &str = "isn't run here";
 
 /// Memory that a script may take, in bytes.
 const MOST_MEMORY: usize = 64 << 20;
 
 /// A request as the Lua filter gets it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+pub struct Seen {
     /// Names in lower case, pseudo-headers among them.
-    pub(super) headers: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
     /// `ip:port` of the other end of the connection.
-    pub(super) peer: String,
-    pub(super) tls: bool,
-    pub(super) http2: bool,
-    pub(super) route: String,
-    pub(super) virtual_host: String,
+    pub peer: String,
+    /// Whether the connection has TLS.
+    pub tls: bool,
+    /// Whether it is HTTP/2.
+    pub http2: bool,
+    /// The name of the route that Envoy chose.
+    pub route: String,
+    /// The name of its virtual host.
+    pub virtual_host: String,
 }
 
 /// What a script made of a request.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Ran {
-    pub(super) headers: Vec<(String, String)>,
+pub struct Ran {
+    /// The request's headers after the script.
+    pub headers: Vec<(String, String)>,
     /// The status and the location of an answer that the script gave itself.
-    pub(super) answered: Option<(String, Option<String>)>,
+    pub answered: Option<(String, Option<String>)>,
     /// Why the script stopped early.
-    pub(super) error: Option<String>,
+    pub error: Option<String>,
 }
 
 /// Headers that Envoy keeps in one place: another line of one is joined to it at once.
+const ON_ONE_LINE: &[&str] = &[
+    "accept",
+    "access-control-request-method",
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "grpc-accept-encoding",
+    "grpc-timeout",
+    "keep-alive",
+    "origin",
+    "proxy-connection",
+    "referer",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "via",
+    "x-client-trace-id",
+    "x-envoy-attempt-count",
+    "x-envoy-decorator-operation",
+    "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-external-address",
+    "x-envoy-force-trace",
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-internal",
+    "x-envoy-ip-tags",
+    "x-envoy-max-retries",
+    "x-envoy-original-path",
+    "x-envoy-original-url",
+    "x-envoy-retriable-header-names",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retry-on",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-stream-duration-ms",
+    "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
 fn on_one_line(name: &str) -> bool {
-    name.starts_with(':')
-        || matches!(
-            name,
-            "x-forwarded-proto"
-                | "x-forwarded-for"
-                | "x-forwarded-host"
-                | "x-forwarded-port"
-                | "x-request-id"
-                | "x-envoy-upstream-rq-timeout-ms"
-                | "x-envoy-upstream-rq-per-try-timeout-ms"
-                | "x-envoy-max-retries"
-                | "x-envoy-retry-on"
-                | "x-envoy-retry-grpc-on"
-                | "x-envoy-retriable-status-codes"
-                | "x-envoy-retriable-header-names"
-                | "x-envoy-hedge-on-per-try-timeout"
-                | "x-envoy-expected-rq-timeout-ms"
-                | "x-envoy-upstream-stream-duration-ms"
-                | "host"
-                | "user-agent"
-                | "content-type"
-                | "content-length"
-                | "connection"
-                | "upgrade"
-                | "te"
-                | "expect"
-                | "grpc-timeout"
-        )
+    name.starts_with(':') || ON_ONE_LINE.contains(&name)
+}
+
+/// A name as Envoy keeps it.
+fn key(name: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    if name == "host" {
+        ":authority".to_owned()
+    } else {
+        name
+    }
 }
 
 /// The status and the location of an answer.
 type Answer = Rc<RefCell<Option<(String, Option<String>)>>>;
 type Lines = Rc<RefCell<Vec<(String, String)>>>;
 
+/// One result. Where Envoy has no value it gives none, which isn't nil to `tostring`.
+fn one(value: String) -> Variadic<String> {
+    Variadic::from_iter([value])
+}
+
+/// A value, or no result.
+fn some(value: Value) -> MultiValue {
+    match value {
+        Value::Nil => MultiValue::new(),
+        value => MultiValue::from_iter([value]),
+    }
+}
+
+/// Adds a line where Envoy has it: pseudo-headers stand in front.
+fn put(lines: &mut Vec<(String, String)>, name: String, value: String) {
+    let place = if name.starts_with(':') {
+        lines
+            .iter()
+            .take_while(|(known, _)| known.starts_with(':'))
+            .count()
+    } else {
+        lines.len()
+    };
+    lines.insert(place.min(lines.len()), (name, value));
+}
+
 /// `handle:headers()`.
-#[derive(Clone)]
-struct Headers(Lines);
+#[derive(Clone, Default)]
+struct Headers {
+    lines: Lines,
+    /// `pairs` has begun and hasn't come to its end.
+    iterating: Rc<Cell<bool>>,
+}
 
 impl Headers {
     fn all(&self, name: &str) -> Vec<String> {
-        let name = name.to_ascii_lowercase();
-        self.0
+        let name = key(name);
+        self.lines
             .borrow()
             .iter()
             .filter(|(known, _)| *known == name)
@@ -93,23 +163,37 @@ impl Headers {
     }
 }
 
+impl Headers {
+    /// The lines, to be changed.
+    fn changed(&self) -> mlua::Result<std::cell::RefMut<'_, Vec<(String, String)>>> {
+        if self.iterating.get() {
+            return Err(Error::runtime(
+                "header map cannot be modified while iterating",
+            ));
+        }
+        Ok(self.lines.borrow_mut())
+    }
+}
+
 impl UserData for Headers {
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
         methods.add_method("get", |_, this, name: String| {
             let all = this.all(&name);
-            Ok((!all.is_empty()).then(|| all.join(",")))
+            let value = (!all.is_empty()).then(|| all.join(","));
+            Ok(value.map_or(Variadic::new(), one))
         });
         methods.add_method("getAtIndex", |_, this, (name, index): (String, i64)| {
-            Ok(usize::try_from(index)
+            let value = usize::try_from(index)
                 .ok()
-                .and_then(|index| this.all(&name).get(index).cloned()))
+                .and_then(|index| this.all(&name).get(index).cloned());
+            Ok(value.map_or(Variadic::new(), one))
         });
         methods.add_method("getNumValues", |_, this, name: String| {
             Ok(this.all(&name).len())
         });
         methods.add_method("add", |_, this, (name, value): (String, String)| {
-            let name = name.to_ascii_lowercase();
-            let mut lines = this.0.borrow_mut();
+            let name = key(&name);
+            let mut lines = this.changed()?;
             let known = lines
                 .iter_mut()
                 .find(|(known, _)| *known == name && on_one_line(known));
@@ -118,27 +202,31 @@ impl UserData for Headers {
                     before.push(',');
                     before.push_str(&value);
                 }
-                None => lines.push((name, value)),
+                None => put(&mut lines, name, value),
             }
             Ok(())
         });
         methods.add_method("replace", |_, this, (name, value): (String, String)| {
-            let name = name.to_ascii_lowercase();
-            let mut lines = this.0.borrow_mut();
-            let place = lines.iter().position(|(known, _)| *known == name);
+            let name = key(&name);
+            let mut lines = this.changed()?;
             lines.retain(|(known, _)| *known != name);
-            let place = place.unwrap_or(lines.len()).min(lines.len());
-            lines.insert(place, (name, value));
+            put(&mut lines, name, value);
             Ok(())
         });
         methods.add_method("remove", |_, this, name: String| {
-            let name = name.to_ascii_lowercase();
-            this.0.borrow_mut().retain(|(known, _)| *known != name);
+            let name = key(&name);
+            this.changed()?.retain(|(known, _)| *known != name);
             Ok(())
         });
         methods.add_method("setHttp1ReasonPhrase", |_, _, _: String| Ok(()));
         methods.add_meta_method(MetaMethod::Pairs, |lua, this, ()| {
-            let lines = this.0.borrow().clone();
+            if this.iterating.replace(true) {
+                return Err(Error::runtime(
+                    "cannot create a second iterator before completing the first",
+                ));
+            }
+            let lines = this.lines.borrow().clone();
+            let iterating = Rc::clone(&this.iterating);
             let at = Cell::new(0_usize);
             let next = lua.create_function(move |lua, _: MultiValue| {
                 let index = at.get();
@@ -147,6 +235,8 @@ impl UserData for Headers {
                 if let Some((name, value)) = lines.get(index) {
                     values.push_back(Value::String(lua.create_string(name)?));
                     values.push_back(Value::String(lua.create_string(value)?));
+                } else {
+                    iterating.set(false);
                 }
                 Ok(values)
             })?;
@@ -161,7 +251,9 @@ struct Metadata(Table);
 
 impl UserData for Metadata {
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
-        methods.add_method("get", |_, this, name: String| this.0.get::<Value>(name));
+        methods.add_method("get", |_, this, name: String| {
+            Ok(some(this.0.get::<Value>(name)?))
+        });
         methods.add_method(
             "set",
             |lua, this, (filter, name, value): (String, String, Value)| {
@@ -265,7 +357,8 @@ impl UserData for Ssl {
 
 /// The request handle.
 struct Handle {
-    headers: Lines,
+    /// The same object each time it is asked for.
+    headers: AnyUserData,
     stream: Stream,
     answered: Answer,
 }
@@ -275,10 +368,11 @@ const ANSWERED: &str = "the script has answered the request";
 
 impl UserData for Handle {
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
-        methods.add_method("headers", |_, this, ()| {
-            Ok(Headers(Rc::clone(&this.headers)))
+        methods.add_method("headers", |_, this, ()| Ok(this.headers.clone()));
+        methods.add_method("trailers", |_, _, ()| Ok(MultiValue::new()));
+        methods.add_method("base64Escape", |_, _, text: mlua::LuaString| {
+            Ok(base64::engine::general_purpose::STANDARD.encode(text.as_bytes()))
         });
-        methods.add_method("trailers", |_, _, ()| Ok(Value::Nil));
         methods.add_method("metadata", |lua, _, ()| Ok(Metadata(lua.create_table()?)));
         methods.add_method("streamInfo", |_, this, ()| Ok(this.stream.clone()));
         methods.add_method("connection", |_, this, ()| Ok(this.stream.clone()));
@@ -303,6 +397,7 @@ impl UserData for Handle {
         methods.add_method("respond", |_, this, (headers, _): (Table, MultiValue)| {
             let status: String = headers
                 .get::<Option<String>>(":status")?
+                .filter(|status| matches!(status.parse(), Ok(200..=599_u16)))
                 .ok_or_else(|| Error::runtime(":status must be between 200-599"))?;
             *this.answered.borrow_mut() = Some((status, headers.get("location")?));
             Err::<(), _>(Error::runtime(ANSWERED))
@@ -322,7 +417,8 @@ impl UserData for Handle {
 }
 
 /// Runs a script for one request.
-pub(super) fn run(code: &str, seen: &Seen) -> Ran {
+#[must_use]
+pub fn run(code: &str, seen: &Seen) -> Ran {
     let lines: Lines = Rc::new(RefCell::new(seen.headers.clone()));
     let answered: Answer = Rc::default();
     let result = attempt(code, seen, &lines, &answered);
@@ -330,7 +426,14 @@ pub(super) fn run(code: &str, seen: &Seen) -> Ran {
     let error = result.err().filter(|_| answered.is_none()).map(|error| {
         let text = error.to_string();
         let first = text.lines().next().unwrap_or_default();
-        first.chars().take(200).collect()
+        // `[string "function envoy_on_request(h)..."]:3: …`
+        let text = match (first.find("[string \""), first.find("\"]:")) {
+            (Some(from), Some(to)) if from < to => {
+                format!("line {}", first.get(to + 3..).unwrap_or_default())
+            }
+            _ => first.to_owned(),
+        };
+        text.chars().take(200).collect()
     });
     Ran {
         headers: lines.borrow().clone(),
@@ -359,7 +462,7 @@ fn attempt(code: &str, seen: &Seen, lines: &Lines, answered: &Answer) -> mlua::R
         },
     )?;
     lua.load(code)
-        .set_name("=script")
+        .set_name(code)
         .set_mode(mlua::chunk::ChunkMode::Text)
         .exec()?;
     let Value::Function(function) = lua.globals().get::<Value>("envoy_on_request")? else {
@@ -369,8 +472,12 @@ fn attempt(code: &str, seen: &Seen, lines: &Lines, answered: &Answer) -> mlua::R
         seen: Rc::new(seen.clone()),
         dynamic: lua.create_table()?,
     };
+    let headers = lua.create_userdata(Headers {
+        lines: Rc::clone(lines),
+        iterating: Rc::default(),
+    })?;
     let handle: AnyUserData = lua.create_userdata(Handle {
-        headers: Rc::clone(lines),
+        headers,
         stream,
         answered: Rc::clone(answered),
     })?;

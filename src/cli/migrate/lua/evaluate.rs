@@ -529,7 +529,10 @@ impl Run<'_> {
         let Some(((condition, block), rest)) = arms.split_first() else {
             return otherwise.map_or(Flow::ON, |block| self.block(block, &mut scope.clone()));
         };
+        let before = self.take_ended();
         let value = self.expression(condition, &mut scope.clone());
+        let failed = self.take_ended();
+        self.caught(before);
         if matches!(value, Value::Nil)
             && let ExpressionKind::Name(name) = &condition.kind
             && Self::find(scope, name).is_none()
@@ -540,12 +543,27 @@ impl Run<'_> {
             );
         }
         let truth = value.truth(&condition.span);
-        self.branch(
-            &truth,
-            |run| run.block(block, &mut scope.clone()),
-            |run| run.arms(rest, otherwise, scope),
-            Flow::either,
-        )
+        let chosen = |run: &mut Self| {
+            run.branch(
+                &truth,
+                |run| run.block(block, &mut scope.clone()),
+                |run| run.arms(rest, otherwise, scope),
+                Flow::either,
+            )
+        };
+        if failed == Condition::Never {
+            return chosen(self);
+        }
+        // An error in the condition: neither way is taken.
+        let on = failed.clone().not();
+        let flow = self.branch(&on, chosen, |_| Flow::ON, |_, flow, _| flow);
+        let under = |condition: Condition| on.clone().and(condition);
+        Flow {
+            values: flow.values,
+            returned: under(flow.returned),
+            broke: under(flow.broke),
+            ended: failed.or(under(flow.ended)),
+        }
     }
 
     /// A block that may run or not, and with unknown values.

@@ -46,7 +46,13 @@ impl Run<'_> {
             }
             ExpressionKind::Call(function, arguments) => {
                 let function = self.expression(function, scope);
+                let without = arguments.last().is_some_and(is_call);
                 let arguments = self.values(arguments, scope);
+                if let (true, Value::Library("tostring" | "tonumber" | "type"), [value]) =
+                    (without, &function, arguments.as_slice())
+                {
+                    self.without_a_result(value, span);
+                }
                 self.apply(function, arguments, span)
             }
             ExpressionKind::Method(object, name, arguments) => {
@@ -179,6 +185,19 @@ impl Run<'_> {
                 let (first, second) = (self.expression(a, scope), self.expression(b, scope));
                 operators::arithmetic(operator, &first, &second, span)
             }
+        }
+    }
+
+    /// Where the request has no such header Envoy's `get` gives no result at all, which isn't nil to some functions.
+    fn without_a_result(&mut self, value: &Value, span: &Span) {
+        let Value::Asked(asked) = value else { return };
+        let there = self.open(&asked.present());
+        if there != Condition::Always {
+            self.remark(
+                span,
+                "if there is no such header, this is an error in Envoy: the script ends here",
+            );
+            self.end(there.not());
         }
     }
 
