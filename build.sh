@@ -69,7 +69,7 @@ usage: ./build.sh [COMMAND]
                       budgets; read the difference before you commit it
   test --istio [WORD...], test --envoy-gateway [WORD...]
                       the manifests in a real Istio, or in a real Envoy Gateway, without a cluster; only the tests whose
-                      names have one of the words. Builds them from Go modules first (needs Go 1.$GO_MINOR, ten minutes, 4 GB)
+                      names have one of the words. Builds them from Go modules first (needs Go 1.$GO_MINOR, 5 to 11 minutes, 8 GB)
   test --instructions
                       only the budgets of what a request costs Envoy in instructions (some minutes; with valgrind, Debian's)
   bench [OPTIONS]     what a request costs a real Envoy, against Lua, in processor time; needs two idle cores and some
