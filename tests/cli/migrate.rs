@@ -306,6 +306,31 @@ fn what_nests_or_repeats_without_end_is_read_or_refused() {
             "more than 400 questions",
         ),
         (format!("local s = string.rep('x', 1e9) {proto}"), 0, ""),
+        (
+            format!("local x = (string.rep('a', 60000)):find(string.rep('a*', 30) .. 'b') {proto}"),
+            0,
+            "",
+        ),
+        (
+            format!(
+                "local s = h:headers():get(':path') .. string.rep('a', 60000) s:find(string.rep('a*', 30) .. 'b') {proto}"
+            ),
+            0,
+            "",
+        ),
+        (
+            (0..150).fold(String::new(), |all, n| {
+                all + &format!("if h:headers():get('x-{n}') then ")
+            }) + proto
+                + &" end".repeat(150),
+            0,
+            "",
+        ),
+        (
+            format!("--{}\n{proto}", "x".repeat(3 << 20)),
+            1,
+            "larger than 2 MiB",
+        ),
     ];
     for (script, code, word) in cases {
         let said = migrate(&within(&script), LOAD_BALANCER);

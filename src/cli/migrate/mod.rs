@@ -13,6 +13,8 @@ mod sandbox;
 mod surroundings;
 mod translate;
 
+use std::cell::Cell;
+
 use super::args::MigrateArgs;
 use super::files::{self, Source};
 use super::{Failure, INVALID, usage};
@@ -169,6 +171,7 @@ fn answer(texts: &[(String, String)], arguments: &MigrateArgs) -> Answer {
             }
         }
     }
+    let left = Cell::new(compare::MOST_RUNS);
     let several = groups.len() > 1;
     let mut names: Vec<String> = Vec::new();
     for (index, group) in &groups {
@@ -186,7 +189,7 @@ fn answer(texts: &[(String, String)], arguments: &MigrateArgs) -> Answer {
             name = format!("{wanted}-{number}");
         }
         names.push(name.clone());
-        let migrated = migrated(source, group, &name, arguments);
+        let migrated = migrated(source, group, &name, arguments, &left);
         answer.tables.extend(migrated.table);
         answer.manifests.extend(migrated.manifest);
         answer.remarks.extend(migrated.remarks);
@@ -312,7 +315,13 @@ impl Group<'_> {
     }
 }
 
-fn migrated(source: &Source, filters: &[Filter], name: &str, arguments: &MigrateArgs) -> Migrated {
+fn migrated(
+    source: &Source,
+    filters: &[Filter],
+    name: &str,
+    arguments: &MigrateArgs,
+    left: &Cell<usize>,
+) -> Migrated {
     let mut group = Group {
         source,
         parts: Vec::new(),
@@ -347,9 +356,9 @@ fn migrated(source: &Source, filters: &[Filter], name: &str, arguments: &Migrate
             if matches!(first.target, Target::Envoy(_)) {
                 notes.push("this replaces the Lua filter in http_filters".to_owned());
             }
-            let compared = compare::compare(&whole, configuration, &translation.named, &|seen| {
-                running(filters, seen)
-            });
+            let running = |seen: &Seen| running(filters, seen);
+            let compared =
+                compare::compare(&whole, configuration, &translation.named, &running, left);
             match compared {
                 Ok(comparison) => {
                     notes.extend(comparison.doubt());

@@ -110,7 +110,12 @@ impl Condition {
         } else {
             (a, b)
         };
-        match (a, b) {
+        a.both(b)
+    }
+
+    /// As [`Condition::and`], without a look at what one says of the other: that would be taken again at every level.
+    fn both(self, other: Condition) -> Self {
+        match (self, other) {
             (Condition::Never, _) | (_, Condition::Never) => Condition::Never,
             (Condition::Always, one) | (one, Condition::Always) => one,
             (a, b) if a == b => a,
@@ -179,7 +184,7 @@ impl Condition {
             Condition::Always | Condition::Never => self.clone(),
             Condition::Test(test) => answer(test).map_or_else(|| self.clone(), Condition::known),
             Condition::Not(inner) => inner.with(answer).not(),
-            Condition::All(a, b) => a.with(answer).and(b.with(answer)),
+            Condition::All(a, b) => a.with(answer).both(b.with(answer)),
             Condition::Any(a, b) => a.with(answer).or(b.with(answer)),
         }
     }

@@ -2,6 +2,7 @@
 
 use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table};
 
+use super::super::sandbox::takes_long;
 use super::value::Value;
 
 /// Longer texts are made by no script that is meant well.
@@ -20,6 +21,9 @@ pub(super) struct Constants(Option<Lua>);
 impl Constants {
     /// The results of a function such as `string.sub`. Nothing where an argument is no constant or Lua has no answer.
     pub(super) fn call(&mut self, name: &str, arguments: &[Value]) -> Option<Vec<Value>> {
+        if searches_long(arguments) {
+            return None;
+        }
         let lua = self.lua()?;
         let results: MultiValue = function(lua, name)
             .ok()?
@@ -30,6 +34,9 @@ impl Constants {
 
     /// What `string.gmatch` goes over, round by round.
     pub(super) fn matches(&mut self, arguments: &[Value]) -> Option<Vec<Vec<Value>>> {
+        if searches_long(arguments) {
+            return None;
+        }
         let lua = self.lua()?;
         let next: Function = function(lua, "string.gmatch")
             .ok()?
@@ -60,6 +67,14 @@ impl Constants {
             self.0 = Some(lua);
         }
         self.0.as_ref()
+    }
+}
+
+/// Whether this would be a search that takes for ever.
+fn searches_long(arguments: &[Value]) -> bool {
+    match arguments {
+        [Value::Text(text), Value::Text(pattern), ..] => takes_long(text.len(), pattern.as_bytes()),
+        _ => false,
     }
 }
 

@@ -97,7 +97,7 @@ pub(in crate::cli::migrate) struct Unreadable {
 }
 
 /// Larger scripts fit into no Kubernetes object.
-const MOST_BYTES: usize = 4 << 20;
+const MOST_BYTES: usize = 2 << 20;
 
 /// How deep parentheses, tables and blocks may nest; the depth at which Envoy's `LuaJIT` gives up.
 const MOST_LEVELS: usize = 200;
@@ -128,7 +128,7 @@ fn bounded(code: &str) -> Result<(), Unreadable> {
         })
     };
     if code.len() > MOST_BYTES {
-        return refuse("the script is larger than 4 MiB", 0);
+        return refuse("the script is larger than 2 MiB", 0);
     }
     let mut lexer = Lexer::new_lazy(code, full_moon::LuaVersion::luajit());
     // Operators in the expressions that are open, by bracket or block.
