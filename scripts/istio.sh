@@ -88,6 +88,8 @@ lab_artifacts() {
     TRUSTED_LB_REGISTRY=$(debian_tool docker-registry)
     TRUSTED_LB_SKOPEO=$(debian_tool skopeo)
     export TRUSTED_LB_LAB="$PWD/$LAB" TRUSTED_LB_REGISTRY TRUSTED_LB_SKOPEO
+    cargo build --quiet --locked --package trusted-lb --features cli --bin trusted-lb
+    export TRUSTED_LB_COMMAND="$PWD/target/debug/trusted-lb"
     export TRUSTED_LB_IMAGE_WRITER="$PWD/target/release/oci-image"
     # The smoke test's script asks for it.
     if ! have curl; then

@@ -183,6 +183,8 @@ pub(super) enum Target {
     Envoyextensionpolicy(PolicyArgs),
     /// The HTTP filter for a standalone Envoy
     Envoy(FilterArgs),
+    /// A `ValidatingAdmissionPolicy`: the API server refuses most configurations that a gateway would refuse
+    AdmissionPolicy(AdmissionArgs),
 }
 
 /// What every target has.
@@ -253,6 +255,16 @@ pub(super) struct PolicyArgs {
     /// Requests pass uncorrected if the module can't be loaded
     #[arg(long)]
     pub(super) fail_open: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AdmissionArgs {
+    /// The name of the policy and of its binding
+    #[arg(long, default_value = "trusted-lb", value_parser = names::resource)]
+    pub(super) name: String,
+    /// What the plugin's own name or its URL contains, so that others are left alone
+    #[arg(long, default_value = "trusted-lb", value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(super) plugin: String,
 }
 
 #[derive(Debug, Args)]

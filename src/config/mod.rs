@@ -38,6 +38,8 @@ mod trust;
 mod untrusted;
 mod warnings;
 
+#[cfg(feature = "cli")]
+pub(crate) use address::Block;
 pub(crate) use address::Ranges;
 pub use address::{IpBlock, NAMED_SETS, NamedSet, named};
 pub use configuration::{

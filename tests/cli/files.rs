@@ -227,6 +227,48 @@ fn a_configuration_is_read_and_rendered_the_same_wherever_it_stands() {
     }
 }
 
+/// What a real API server makes of it is shown in tests/istio.
+#[test]
+fn the_admission_policy_speaks_of_every_field_and_in_expressions_that_cel_knows() {
+    let output = run(
+        &["render", "admission-policy", "--plugin", "it's \"ours\""],
+        "",
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&text(&output)).expect("it is YAML");
+    let kinds: Vec<&str> = documents
+        .iter()
+        .filter_map(|document| document["kind"].as_str())
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "ValidatingAdmissionPolicy",
+            "ValidatingAdmissionPolicyBinding"
+        ]
+    );
+    let policy = documents[0].to_string();
+    let schema: Value = serde_json::from_str(&text(&run(&["schema"], ""))).expect("it is JSON");
+    for object in schema["$defs"].as_object().expect("definitions").values() {
+        for field in object["properties"].as_object().expect("fields").keys() {
+            assert!(policy.contains(field.as_str()), "{field}");
+        }
+    }
+    // CEL's regular expressions know neither lookaheads nor \u.
+    for unknown in ["(?=", "(?!", "\\u"] {
+        assert!(!policy.contains(unknown), "{unknown}");
+    }
+    let ours = &documents[0]["spec"]["matchConditions"][0]["expression"];
+    assert!(
+        ours.as_str()
+            .expect("a text")
+            .contains(r#".contains("it's \"ours\"")"#),
+        "{ours}"
+    );
+    let everybody = run(&["render", "admission-policy", "--plugin", ""], "");
+    assert_eq!(everybody.status.code(), Some(2));
+}
+
 #[test]
 fn values_on_the_command_line_are_checked_and_quoted() {
     let file = "tests/configurations/accepted/minimal.yaml";

@@ -1,5 +1,6 @@
 //! `trusted-lb render`: a complete manifest around a configuration.
 
+mod admission_policy;
 mod envoy;
 mod envoy_gateway;
 mod istio;
@@ -19,6 +20,9 @@ pub(super) fn run(arguments: &RenderArgs) -> Result<u8, Failure> {
         Target::Envoyfilter(args) => &args.filter.common.file,
         Target::Envoyextensionpolicy(args) => &args.common.file,
         Target::Envoy(args) => &args.common.file,
+        Target::AdmissionPolicy(args) => {
+            return done(&admission_policy::admission_policy(args));
+        }
     };
     let (plugin, config) = only_configuration(file)?;
     let node = plugin.document.node();
@@ -34,6 +38,7 @@ pub(super) fn run(arguments: &RenderArgs) -> Result<u8, Failure> {
             Target::Envoyfilter(args) => istio::envoy_filter(args, &subject),
             Target::Envoyextensionpolicy(args) => envoy_gateway::extension_policy(args, &subject),
             Target::Envoy(args) => envoy::http_filter(args, &subject, 0),
+            Target::AdmissionPolicy(args) => admission_policy::admission_policy(args),
         }
     };
     // A file that is the configuration and nothing else keeps its comments, if it reads the same where it is put.

@@ -1,7 +1,7 @@
 //! An API server with its etcd: a cluster without nodes.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -158,6 +158,24 @@ impl Cluster {
         kubectl_output(&self.kubectl, &self.kubeconfig, arguments, input)
     }
 
+    /// Asks the API server to create resources, which it doesn't keep. Answers the names of those that it would take, and
+    /// what it says of the others.
+    ///
+    /// # Panics
+    /// Where kubectl can't be run.
+    #[must_use]
+    pub fn would_create(&self, manifests: &str) -> (Vec<String>, String) {
+        let arguments = ["create", "--dry-run=server", "-f", "-", "-o", "name"];
+        let output = kubectl_run(&self.kubectl, &self.kubeconfig, &arguments, manifests)
+            .expect("kubectl can be run");
+        let names = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| line.split_once('/'))
+            .map(|(_, name)| name.to_owned())
+            .collect();
+        (names, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
     /// Applies a manifest, as a user does.
     ///
     /// # Panics
@@ -191,6 +209,20 @@ fn kubectl_output(
     arguments: &[&str],
     input: &str,
 ) -> Result<String, String> {
+    let output = kubectl_run(kubectl, kubeconfig, arguments, input)?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
+fn kubectl_run(
+    kubectl: &Path,
+    kubeconfig: &Path,
+    arguments: &[&str],
+    input: &str,
+) -> Result<Output, String> {
     use std::io::Write;
     let mut child = Command::new(kubectl)
         .arg("--kubeconfig")
@@ -208,12 +240,5 @@ fn kubectl_output(
         // It may end without reading it.
         let _ = stdin.write_all(input.as_bytes());
     }
-    let output = child
-        .wait_with_output()
-        .map_err(|error| error.to_string())?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
-    }
+    child.wait_with_output().map_err(|error| error.to_string())
 }

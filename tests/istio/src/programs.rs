@@ -16,6 +16,8 @@ pub struct Programs {
     pub image_writer: PathBuf,
     /// The built module.
     pub module: PathBuf,
+    /// The `trusted-lb` command.
+    pub command: PathBuf,
     /// An Envoy binary.
     pub envoy: PathBuf,
 }
@@ -41,6 +43,7 @@ impl Programs {
             skopeo: path("TRUSTED_LB_SKOPEO"),
             image_writer: path("TRUSTED_LB_IMAGE_WRITER"),
             module: path("TRUSTED_LB_MODULE"),
+            command: path("TRUSTED_LB_COMMAND"),
             envoy: path("TRUSTED_LB_ENVOY"),
         }
     }

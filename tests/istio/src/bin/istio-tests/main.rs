@@ -1,5 +1,6 @@
 //! `./build.sh test --istio`: what the manifests and documents say, shown in a real Istio.
 
+mod admission;
 mod loading;
 mod manifests;
 mod policies;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         policies::TESTS,
         topologies::TESTS,
         smoke_test::TESTS,
+        admission::TESTS,
     ]
     .concat();
     let mut lab = Lab::start();
