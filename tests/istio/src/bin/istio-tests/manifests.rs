@@ -102,9 +102,16 @@ fn wasm_plugin(lab: &mut Lab) {
     );
     let loaded = extensions();
     assert_eq!(
-        loaded.keys().filter(|name| name.contains(named)).count(),
-        1,
-        "{loaded:?}"
+        loaded.keys().collect::<Vec<_>>(),
+        [
+            "extensions.istio.io/trafficextension/istio-ingress.trusted-lb~istio-translated-wasmplugin"
+        ],
+        "docs/istio.md has the names"
+    );
+    let plugin = loaded.values().next().expect("there is one");
+    assert_eq!(
+        plugin["config"]["name"],
+        "istio-ingress.trusted-lb~istio-translated-wasmplugin"
     );
 }
 
@@ -116,10 +123,10 @@ fn traffic_extension(lab: &mut Lab) {
     expect(&get(LOAD_BALANCER, "/"), "200 https");
     strangers_are_http();
     let loaded = extensions();
-    assert_eq!(
-        loaded.keys().collect::<Vec<_>>(),
-        ["extensions.istio.io/trafficextension/istio-ingress.trusted-lb"]
-    );
+    let name = "istio-ingress.trusted-lb";
+    let resource = format!("extensions.istio.io/trafficextension/{name}");
+    assert_eq!(loaded.keys().collect::<Vec<_>>(), [&resource]);
+    assert_eq!(loaded[&resource]["config"]["name"], name);
 }
 
 fn preserve_lb_proto(lab: &mut Lab) {

@@ -1,7 +1,8 @@
 //! What stands around the filter on a gateway: redirects, routes, authorization, and the Gateway API.
 
 use istio_lab::gateway::{
-    ELSEWHERE, HTTP, LOAD_BALANCER, Options, POD, expect, get, outcome, outcome_of, send,
+    ELSEWHERE, HTTP, LOAD_BALANCER, Options, POD, expect, get, http_filters, outcome, outcome_of,
+    send,
 };
 use istio_lab::lab::{DIRECT_PEER, Lab, to_echo};
 use istio_lab::manifest::{NAMESPACE, documents, file, text};
@@ -29,6 +30,10 @@ pub const TESTS: &[Test<Lab>] = &[
     (
         "an AuthorizationPolicy may ask for https, with the filter in front of it and not behind",
         authorization_policy,
+    ),
+    (
+        "JWT and the policies on its claims run behind the filter",
+        jwt,
     ),
 ];
 
@@ -275,4 +280,46 @@ fn authorization_policy(lab: &mut Lab) {
         !istio_lab::gateway::extensions().is_empty()
     });
     assert_eq!(outcome_of(&get(LOAD_BALANCER, "/")), "403");
+}
+
+/// The claims `{"iss": "https://login.example.com", "sub": "somebody"}`, by the key of [`KEYS`].
+const CLAIMS: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6InRlc3QifQ.\
+                      eyJpc3MiOiJodHRwczovL2xvZ2luLmV4YW1wbGUuY29tIiwic3ViIjoic29tZWJvZHkifQ.\
+                      4G2pt9Be8Y8kVgTd6K76PHazDZ1CLR-lF76d0kIuA2I";
+/// The bytes `not-a-secret: the test's own key`.
+const KEYS: &str = r#"{"keys": [{"kty": "oct", "alg": "HS256", "kid": "test", "k": "bm90LWEtc2VjcmV0OiB0aGUgdGVzdCdzIG93biBrZXk"}]}"#;
+
+fn jwt(lab: &mut Lab) {
+    let workload = json!({"matchLabels": {"istio": "ingressgateway"}});
+    let authentication = json!({
+        "apiVersion": "security.istio.io/v1", "kind": "RequestAuthentication",
+        "metadata": {"name": "login", "namespace": NAMESPACE},
+        "spec": {"selector": workload, "jwtRules": [{"issuer": "https://login.example.com", "jwks": KEYS}]},
+    });
+    let policy = json!({
+        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": {"name": "somebody-by-https", "namespace": NAMESPACE},
+        "spec": {"selector": workload, "action": "ALLOW", "rules": [{
+            "from": [{"source": {"requestPrincipals": ["https://login.example.com/somebody"]}}],
+            "when": [{"key": "request.headers[x-forwarded-proto]", "values": ["https"]}],
+        }]},
+    });
+    let token = ("authorization", &*format!("Bearer {CLAIMS}"));
+    for manifests in [text(&[plugin()]), file("envoyfilter/envoyfilter.yaml")] {
+        lab.clear();
+        let policies = text(&[authentication.clone(), policy.clone()]);
+        lab.serve(&format!("{manifests}\n{policies}"), &Options::default());
+        expect(&get(LOAD_BALANCER, "/").with(&[token]), "200 https");
+        expect(&get(LOAD_BALANCER, "/"), "403");
+        let forged = ("authorization", "Bearer e30.e30.c2lnbmVk");
+        expect(&get(LOAD_BALANCER, "/").with(&[forged]), "401");
+        expect(
+            &get(ELSEWHERE, "/").with(&[token, ("x-forwarded-proto", "https")]),
+            "403",
+        );
+        let filters = http_filters(HTTP.port());
+        let place = |word: &str| filters.iter().position(|name| name.contains(word));
+        assert!(place("trusted-lb").is_some() && place("jwt_authn").is_some());
+        assert!(place("trusted-lb") < place("jwt_authn"), "{filters:?}");
+    }
 }
