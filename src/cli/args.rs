@@ -185,6 +185,8 @@ pub(super) enum Target {
     Envoy(FilterArgs),
     /// A `ValidatingAdmissionPolicy`: the API server refuses most configurations that a gateway would refuse
     AdmissionPolicy(AdmissionArgs),
+    /// The same decisions by Envoy's own filters, without the module
+    Native(super::native::NativeArgs),
 }
 
 /// What every target has.

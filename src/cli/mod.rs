@@ -7,6 +7,7 @@ mod explain;
 mod files;
 mod migrate;
 mod names;
+mod native;
 mod plugins;
 mod reference;
 mod render;

@@ -23,6 +23,9 @@ use testkit::wasm_host::{self, Module, Vm};
 use testkit::{HeaderLines, artifacts, hcm, latin1};
 use trusted_lb::config::FAMILY;
 
+#[path = "native_attacks.rs"]
+mod native;
+
 const LB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
 
@@ -132,6 +135,12 @@ enum PeerAddress {
     FilterState,
     /// `filterState`, the network filter forgotten.
     FilterStateAlone,
+    /// Envoy's own filters in place of the module: one filter chain.
+    #[serde(skip)]
+    NativeChain,
+    /// The same, a filter chain for each load balancer.
+    #[serde(skip)]
+    NativeChains,
 }
 
 const PEER_ADDRESSES: [PeerAddress; 7] = [
@@ -158,6 +167,9 @@ impl Table {
             .as_array_mut()
             .expect("the first rule has signals");
         let word = match peer {
+            PeerAddress::NativeChain | PeerAddress::NativeChains => {
+                return native::configuration(configuration, setup, peer);
+            }
             PeerAddress::Auto => "auto",
             PeerAddress::Source => "source",
             PeerAddress::ForwardedFor => {
@@ -514,7 +526,31 @@ struct World {
 }
 
 impl World {
+    /// With the module.
     fn start() -> Self {
+        Self::of(&PEER_ADDRESSES, |setups, setup, peer| {
+            let is_alone = matches!(
+                peer,
+                PeerAddress::HeaderAlone | PeerAddress::FilterStateAlone
+            );
+            let is_first = setups
+                .setups
+                .first()
+                .is_some_and(|first| first.name == setup.name);
+            if is_alone && !is_first && setup.fools.is_empty() {
+                return None;
+            }
+            let configuration = setups.configuration(setup, peer);
+            let listener = Listener::new("").gateway(&setup.gateway(peer));
+            Some(listener.plugin(&configuration, &setups.environment))
+        })
+    }
+
+    /// With these listeners for each set-up.
+    fn of(
+        peers: &[PeerAddress],
+        listener: impl Fn(&Table, &Setup, PeerAddress) -> Option<Listener>,
+    ) -> Self {
         let setups: Table = read("setups.yaml");
         let attacks = attacks(&setups);
         let upstream = Upstream::start();
@@ -523,20 +559,13 @@ impl World {
         let mut ways = Vec::new();
         let mut entrances = Vec::new();
         for (index, setup) in setups.setups.iter().enumerate() {
-            for peer in PEER_ADDRESSES {
-                let is_alone = matches!(
-                    peer,
-                    PeerAddress::HeaderAlone | PeerAddress::FilterStateAlone
-                );
-                if is_alone && index > 0 && setup.fools.is_empty() {
+            for &peer in peers {
+                let Some(listener) = listener(&setups, setup, peer) else {
                     continue;
-                }
+                };
                 let name = format!("{index}-{peer:?}");
                 let socket = folder.path().join(&name);
-                let listener = Listener::new(&name)
-                    .gateway(&setup.gateway(peer))
-                    .plugin(&setups.configuration(setup, peer), &setups.environment)
-                    .virtual_hosts(usual_virtual_hosts());
+                let listener = listener.named(&name).virtual_hosts(usual_virtual_hosts());
                 listeners.push(match setup.transport {
                     Transport::Tcp => listener,
                     Transport::Unix => listener.at(json!({"address": {"pipe": {"path": socket}}})),
@@ -688,6 +717,9 @@ impl Way {
                 }
                 PeerAddress::HeaderAlone | PeerAddress::FilterStateAlone => {
                     !attack.general && !shape && self.setup == 0
+                }
+                PeerAddress::NativeChain | PeerAddress::NativeChains => {
+                    self.setup == 0 || !attack.general
                 }
                 PeerAddress::Auto
                 | PeerAddress::ForwardedFor

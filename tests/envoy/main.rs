@@ -8,6 +8,7 @@ mod examples;
 mod fail_modes;
 mod hot_configuration;
 mod lua;
+mod native_forms;
 mod operations;
 mod requests;
 mod soak;

@@ -10,12 +10,13 @@ use std::rc::Rc;
 use super::args::{RenderArgs, Target};
 use super::files::{Located, Source};
 use super::plugins::{self, Form, Plugin};
-use super::{Failure, INVALID, done, only_configuration, yaml};
+use super::{Failure, INVALID, done, native, only_configuration, yaml};
 use crate::config::{Config, HeaderMatch, HeaderValueMatch, Node};
 
 /// Prints a manifest.
 pub(super) fn run(arguments: &RenderArgs) -> Result<u8, Failure> {
     let file = match &arguments.target {
+        Target::Native(args) => return native::run(args),
         Target::Wasmplugin(args) | Target::Trafficextension(args) => &args.common.file,
         Target::Envoyfilter(args) => &args.filter.common.file,
         Target::Envoyextensionpolicy(args) => &args.common.file,
@@ -39,6 +40,8 @@ pub(super) fn run(arguments: &RenderArgs) -> Result<u8, Failure> {
             Target::Envoyextensionpolicy(args) => envoy_gateway::extension_policy(args, &subject),
             Target::Envoy(args) => envoy::http_filter(args, &subject, 0),
             Target::AdmissionPolicy(args) => admission_policy::admission_policy(args),
+            // Rendered above, from no text.
+            Target::Native(_) => String::new(),
         }
     };
     // A file that is the configuration and nothing else keeps its comments, if it reads the same where it is put.

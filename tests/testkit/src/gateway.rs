@@ -42,6 +42,7 @@ pub struct Listener {
     virtual_hosts: Value,
     settings: Value,
     router: Value,
+    rendered: Option<Value>,
 }
 
 impl Listener {
@@ -57,6 +58,7 @@ impl Listener {
             network_filters: Vec::new(),
             filters: Vec::new(),
             settings: json!({}),
+            rendered: None,
             router: typed("extensions.filters.http.router.v3.Router"),
             virtual_hosts: json!([{
                 "name": VIRTUAL_HOST,
@@ -124,6 +126,14 @@ impl Listener {
         self
     }
 
+    /// Takes the fields of a listener that `trusted-lb render native` prints. What they say of the connection manager counts
+    /// more than the gateway's settings.
+    #[must_use]
+    pub fn rendered(mut self, fields: Value) -> Self {
+        self.rendered = Some(fields);
+        self
+    }
+
     /// Adds our filter with this plugin configuration.
     #[must_use]
     pub fn plugin(self, configuration: &Value, environment: &BTreeMap<String, String>) -> Self {
@@ -152,6 +162,33 @@ impl Listener {
     }
 
     fn json(&self) -> Value {
+        let chains: Vec<Value> = match &self.rendered {
+            None => vec![self.chain(&json!({"filters": [{"typed_config": {}}]}))],
+            Some(fields) => (fields["filter_chains"]
+                .as_array()
+                .expect("filter chains")
+                .iter())
+            .map(|chain| self.chain(chain))
+            .collect(),
+        };
+        let mut listener = json!({"name": self.name, "filter_chains": chains});
+        if self.gateway.proxy_protocol {
+            listener["listener_filters"] = json!([{
+                "name": "envoy.filters.listener.proxy_protocol",
+                "typed_config": typed("extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"),
+            }]);
+        }
+        merge(&mut listener, self.at.clone());
+        listener
+    }
+
+    /// A filter chain: this one, whose last filter is the connection manager, with everything else that a gateway has.
+    fn chain(&self, rendered: &Value) -> Value {
+        let mut chain = rendered.clone();
+        let rendered = chain["filters"].as_array_mut().expect("filters");
+        let mut manager_fields =
+            rendered.pop().expect("the connection manager")["typed_config"].clone();
+        let rendered_network_filters = rendered.clone();
         let mut filters = Vec::new();
         if !self.gateway.earlier_filter.is_empty() {
             let added = self
@@ -162,6 +199,16 @@ impl Listener {
                 .collect();
             filters.push(header_mutation("earlier", added));
         }
+        let rendered_filters = manager_fields
+            .as_object_mut()
+            .and_then(|fields| fields.remove("http_filters"));
+        filters.extend(
+            rendered_filters
+                .iter()
+                .flat_map(Value::as_array)
+                .flatten()
+                .cloned(),
+        );
         filters.extend(self.filters.iter().cloned());
         if self.observed {
             filters.push(observer());
@@ -212,26 +259,26 @@ impl Listener {
             manager["early_header_mutation_extensions"] = json!([early_mutation()]);
         }
         merge(&mut manager, self.settings.clone());
-        let mut network_filters = self.network_filters.clone();
+        merge(&mut manager, manager_fields);
+        if manager["use_remote_address"] == json!(true)
+            && let Some(fields) = manager.as_object_mut()
+        {
+            // Envoy refuses both.
+            fields.remove("original_ip_detection_extensions");
+        }
+        let mut network_filters = rendered_network_filters;
+        network_filters.extend(self.network_filters.iter().cloned());
         network_filters.push(json!({
             "name": "envoy.filters.network.http_connection_manager", "typed_config": manager,
         }));
         if self.gateway.filter_state {
             network_filters.insert(0, direct_peer());
         }
-        let mut chain = json!({"filters": network_filters});
+        chain["filters"] = json!(network_filters);
         if self.tls {
             chain["transport_socket"] = tls_socket();
         }
-        let mut listener = json!({"name": self.name, "filter_chains": [chain]});
-        if self.gateway.proxy_protocol {
-            listener["listener_filters"] = json!([{
-                "name": "envoy.filters.listener.proxy_protocol",
-                "typed_config": typed("extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"),
-            }]);
-        }
-        merge(&mut listener, self.at.clone());
-        listener
+        chain
     }
 }
 

@@ -1,0 +1,202 @@
+//! From a configuration to what Envoy's own filters have to do, in the cheapest form that says the same: a filter chain for
+//! each load balancer ([`chains`]), or one filter chain for everybody ([`one_chain`]).
+
+use serde_json::{Map, Value, json};
+
+use super::options::Options;
+use super::refusal::{Refusal, Refusals};
+use super::{chains, one_chain, policy, removal};
+use crate::config::{Config, Mode, Untrusted, UntrustedAction, UntrustedProto};
+
+pub(super) const FORWARDED_PROTO: &str = "x-forwarded-proto";
+pub(super) const FORWARDED_PORT: &str = "x-forwarded-port";
+/// Longer expressions are refused: Envoy evaluates them for every connection or request.
+const LONGEST_EXPRESSION: usize = 64 * 1024;
+
+/// What has to be done in a filter chain.
+#[derive(Debug, Default)]
+pub(super) struct Chain {
+    /// In front of the connection manager.
+    pub(super) network_filters: Vec<Value>,
+    /// Fields of the connection manager.
+    pub(super) manager: Map<String, Value>,
+    /// In front of the other HTTP filters, in this order.
+    pub(super) http_filters: Vec<Value>,
+}
+
+/// A filter chain for some peers.
+#[derive(Debug)]
+pub(super) struct SourceChain {
+    pub(super) name: String,
+    /// The peers' networks; nothing for everybody else.
+    pub(super) networks: Vec<ipnet::IpNet>,
+    pub(super) chain: Chain,
+}
+
+#[derive(Debug)]
+pub(super) enum Form {
+    /// One filter chain; filter state tells who the peer is.
+    Connection(Chain),
+    /// A filter chain for each load balancer and one for everybody else.
+    Chains(Vec<SourceChain>),
+}
+
+/// How Envoy's own filters do what the configuration says.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) form: Form,
+    /// Where the outcome differs from the module's, without being weaker.
+    pub(super) differences: Vec<String>,
+}
+
+/// Works out the form.
+///
+/// # Errors
+/// Everything that can't be said.
+pub(super) fn of(config: &Config, options: Options) -> Result<Plan, Vec<Refusal>> {
+    let mut refusals = Refusals::default();
+    refuse_what_has_no_form(config, &mut refusals);
+    removal::refuse_what_is_read(config, &mut refusals);
+    if !config.judges_schemes() {
+        let mut chain = Chain::default();
+        chain
+            .http_filters
+            .extend(policy::filter(config, &mut refusals));
+        return finish(Form::Connection(chain), Vec::new(), refusals);
+    }
+    if options.chains
+        && let Some(chains) = chains::plan(config, options, &mut refusals)
+    {
+        let differences = vec![
+            "a trusted peer's absolute target (GET http://host/) keeps the scheme that stands in it".to_owned(),
+        ];
+        return finish(Form::Chains(chains), differences, refusals);
+    }
+    if options.version.minor < 38 {
+        refusals.refuse(
+            "trustedLoadBalancers",
+            "before Envoy 1.38 only filter chains by source address can tell who the peer is, and this configuration can't be \
+             said in them",
+            "render for Envoy 1.38 or newer, or keep the module",
+        );
+        return Err(refusals.into_vec());
+    }
+    let mut differences = Vec::new();
+    let chain = one_chain::chain(config, options, &mut differences, &mut refusals);
+    finish(Form::Connection(chain), differences, refusals)
+}
+
+fn finish(form: Form, differences: Vec<String>, refusals: Refusals) -> Result<Plan, Vec<Refusal>> {
+    let refusals = refusals.into_vec();
+    if refusals.is_empty() {
+        Ok(Plan { form, differences })
+    } else {
+        Err(refusals)
+    }
+}
+
+fn refuse_what_has_no_form(config: &Config, refusals: &mut Refusals) {
+    // A new field of the configuration has to be thought of here.
+    let Config {
+        peer_address: _,
+        helper_token: _,
+        trusted_load_balancers: _,
+        untrusted,
+        rewrite_scheme: _,
+        forwarded_port: _,
+        defaults: _,
+        routes: _,
+        mode,
+        report_decision,
+    } = config;
+    if *mode == Mode::Shadow {
+        refusals.refuse(
+            "mode",
+            "Envoy's own filters can't decide without applying, and count nothing",
+            "leave shadow mode first",
+        );
+    }
+    if *report_decision {
+        refusals.refuse(
+            "reportDecision",
+            "Envoy's own filters report no decision",
+            "leave it out; an access log can print the headers themselves",
+        );
+    }
+    let Some(Untrusted {
+        forwarded_proto,
+        action,
+        status,
+        except,
+        remove_headers: _,
+        keep_headers: _,
+    }) = untrusted
+    else {
+        return;
+    };
+    match forwarded_proto {
+        UntrustedProto::Connection => {}
+        UntrustedProto::Http => refusals.refuse(
+            "untrusted.forwardedProto",
+            "on a TLS connection Envoy would take :scheme from that http, too",
+            "write connection, or keep the module",
+        ),
+        UntrustedProto::Keep => refusals.refuse(
+            "untrusted.forwardedProto",
+            "Envoy would take :scheme from whatever an untrusted peer says",
+            "write connection, or keep the module",
+        ),
+    }
+    if *action == UntrustedAction::Refuse {
+        if status.is_some_and(|status| status != 403) {
+            refusals.refuse(
+                "untrusted.status",
+                "Envoy's own filter for this answers with 403",
+                "leave it out, or keep the module",
+            );
+        }
+        if !except.is_empty() {
+            refusals.refuse(
+                "untrusted.except",
+                "exceptions aren't rendered",
+                "serve probes at a port of their own and leave it out, or keep the module",
+            );
+        }
+    }
+}
+
+/// Whether untrusted requests are answered by Envoy itself.
+pub(super) fn refuses(config: &Config) -> bool {
+    config
+        .untrusted
+        .as_ref()
+        .is_some_and(|untrusted| untrusted.action == UntrustedAction::Refuse)
+}
+
+/// What the connection manager has to be told.
+pub(super) fn connection_manager(config: &Config, hops: u8, chain: &mut Chain) {
+    let fields = &mut chain.manager;
+    fields.insert("use_remote_address".to_owned(), json!(true));
+    // Envoy keeps x-forwarded-proto, and derives :scheme from it, only if it trusts a hop.
+    fields.insert("xff_num_trusted_hops".to_owned(), json!(hops));
+    if policy::wants_no_internal_client(config) {
+        // An empty list would mean Envoy's own.
+        let nobody = json!({"address_prefix": "255.255.255.255", "prefix_len": 32});
+        fields.insert(
+            "internal_address_config".to_owned(),
+            json!({"cidr_ranges": [nobody]}),
+        );
+    }
+}
+
+/// An expression as Envoy's formatter takes it.
+pub(super) fn formatted(expression: &str, refusals: &mut Refusals) -> String {
+    if expression.len() > LONGEST_EXPRESSION {
+        refusals.refuse(
+            "trustedLoadBalancers",
+            "rules and overrides together make an expression of more than 64 KB",
+            "use fewer blocks, rules or overrides with forwardedProto, or keep the module",
+        );
+    }
+    format!("%CEL({expression})%")
+}
