@@ -2,7 +2,7 @@
 # Coverage-guided fuzzing with the stable compiler: the coverage passes are LLVM's own, libFuzzer comes with the crate
 # libfuzzer-sys and needs a C++ compiler.
 
-readonly FUZZ_TARGETS=(configuration decide signals peer files)
+readonly FUZZ_TARGETS=(configuration decide signals peer files lua)
 
 # Builds the targets, and runs each for its share of the seconds. What is found stops everything.
 fuzz() {

@@ -95,6 +95,12 @@ pub mod lua_filter {
     pub use super::migrate::{NOT_RUN, Ran, Seen, run_script};
 }
 
+/// What `trusted-lb migrate` makes of a text: the manifests, and what it says besides. For fuzzing, which has no files.
+#[must_use]
+pub fn migrate_text(text: &str) -> (String, String) {
+    migrate::of_text(text)
+}
+
 fn usage(message: String) -> Failure {
     Failure {
         code: USAGE,

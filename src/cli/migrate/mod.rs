@@ -77,6 +77,27 @@ pub(super) fn run(arguments: &MigrateArgs) -> Result<u8, Failure> {
     }
 }
 
+/// What is made of a text with the options' usual values.
+pub(super) fn of_text(text: &str) -> (String, String) {
+    let arguments = MigrateArgs {
+        files: Vec::new(),
+        ip_blocks: vec!["10.0.12.0/24".to_owned()],
+        url: "oci://registry.example.com/trusted-lb:0".to_owned(),
+        shadow: false,
+        compare: false,
+    };
+    let texts = [("file".to_owned(), text.to_owned())];
+    let answer = lua::bounded(MOST_SECONDS, move || answer(&texts, &arguments));
+    let Ok(answer) = answer else {
+        return Default::default();
+    };
+    let mut said = answer.remarks.join("\n");
+    if let Some((_, why)) = answer.failure {
+        said.push_str(&why);
+    }
+    (answer.manifests.join("---\n"), said)
+}
+
 /// Options whose values would make a translation that nothing loads.
 fn checked_options(arguments: &MigrateArgs) -> Result<(), String> {
     for block in &arguments.ip_blocks {
