@@ -35,14 +35,17 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 readonly MODULE=dist/trusted_lb.wasm
 readonly COMMAND=dist/trusted-lb
+readonly COMMAND_LAYOUT=dist/oci-command
 
 usage() {
     cat <<EOF
 usage: ./build.sh [COMMAND]
 
   build [--quiet]     build the module into $MODULE (the default)
-  cli [--target TRIPLE]
-                      build the trusted-lb command into $COMMAND, or for another machine into $COMMAND-TRIPLE
+  cli [--target TRIPLE | --static | --image]
+                      build the trusted-lb command into $COMMAND, or for another machine into $COMMAND-TRIPLE; --static: for
+                      this machine's Linux, without any library, into $COMMAND-static; --image: that as an OCI image into
+                      $COMMAND_LAYOUT
   oci [--push REFERENCE [OPTIONS...]]
                       write the module as an OCI image into $LAYOUT and its bill of materials beside it, print the
                       digests that a WasmPlugin names, and push it; OPTIONS go to skopeo copy, credentials are skopeo's
@@ -142,27 +145,38 @@ describe_module() {
 }
 
 cmd_cli() {
-    local version result=$COMMAND program=target/command/trusted-lb target=()
+    local version host rustflags=${RUSTFLAGS-} result=$COMMAND program=target/command/trusted-lb target=()
     case "${1-}" in
     '') ;;
+    --static | --image)
+        [ $# = 1 ] || fail "$1 takes no arguments"
+        [ "$(uname)" = Linux ] || fail "a static command is built on Linux" "--target builds for another machine"
+        host=$(rustc -vV | sed -n 's/^host: //p')
+        # With --target the flags reach no build script, which couldn't be loaded.
+        target=(--target "$host")
+        rustflags="$rustflags -C target-feature=+crt-static"
+        result=$COMMAND-static
+        program=target/$host/command/trusted-lb
+        ;;
     --target)
         [ $# = 2 ] || fail "--target takes one target triple" "rustc --print target-list lists them"
         target=(--target "$2")
         result=$COMMAND-$2
         program=target/$2/command/trusted-lb
         ;;
-    *) fail "cli doesn't know $1" "it takes --target TRIPLE" ;;
+    *) fail "cli doesn't know $1" "it takes --target TRIPLE, --static or --image" ;;
     esac
     version="$(package_field version) ($(commit))"
     say "building $result (a minute on the first run)"
     # An empty list is an error for the bash of macOS, unless it is written like this.
-    TRUSTED_LB_VERSION="$version" cargo build --quiet --locked --profile command --features cli --bin trusted-lb \
+    RUSTFLAGS="$rustflags" TRUSTED_LB_VERSION="$version" cargo build --quiet --locked --profile command --features cli --bin trusted-lb \
         ${target[@]+"${target[@]}"}
     mkdir -p dist
     cp "$program" "$result.part"
     mv "$result.part" "$result"
     # One for another machine can't be run here.
     say "$result  $("$result" --version 2>/dev/null || echo "$version")"
+    [ "${1-}" != --image ] || write_command_image "$result"
 }
 
 cmd_oci() {

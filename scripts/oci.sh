@@ -33,6 +33,24 @@ write_image() {
     mv "$BILL.part" "$BILL"
 }
 
+# Writes the image of the command: the static program and nothing else.
+write_command_image() {
+    local program=$1 version architecture
+    version=$(package_field version)
+    case "$(uname -m)" in
+    x86_64) architecture=amd64 ;;
+    aarch64) architecture=arm64 ;;
+    *) architecture=$(uname -m) ;;
+    esac
+    cargo build --quiet --locked --release --package oci-image >&2
+    target/release/oci-image --command "$architecture" "$program" "$COMMAND_LAYOUT" "$version" \
+        "org.opencontainers.image.title=trusted-lb command" \
+        "org.opencontainers.image.version=$version" \
+        "org.opencontainers.image.licenses=$(package_field license)" \
+        "org.opencontainers.image.revision=$(revision)"
+    say "$COMMAND_LAYOUT  the image, an OCI layout: skopeo copy oci:$COMMAND_LAYOUT:$version docker://REGISTRY/trusted-lb-cli:$version"
+}
+
 describe_image() {
     local version=$1
     cat <<EOF

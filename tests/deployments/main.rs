@@ -6,6 +6,7 @@
 
 #[path = "../cli/command.rs"]
 mod command;
+mod command_image;
 mod compose;
 mod gitops;
 mod monitoring;

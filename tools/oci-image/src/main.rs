@@ -1,4 +1,5 @@
-//! Writes the module as an OCI image layout: one manifest with one layer, a gzipped tar that holds `plugin.wasm`.
+//! Writes the module as an OCI image layout: one manifest with one layer, a gzipped tar that holds `plugin.wasm`. With
+//! `--command` it is an image of the command, to be run by any container runtime.
 //!
 //! Istio's agent reads images of that form. The same module and annotations give the same bytes on any machine: no time,
 //! no owner, and a compressor that Cargo.lock pins. Prints the two digests that a `WasmPlugin` may have to name.
@@ -13,10 +14,48 @@ use flate2::{Compression, GzBuilder};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-const USAGE: &str = "usage: oci-image MODULE.wasm LAYOUT TAG [NAME=VALUE]...   (annotations)";
+const USAGE: &str =
+    "usage: oci-image [--command ARCHITECTURE] FILE LAYOUT TAG [NAME=VALUE]...   (annotations)";
 
-/// What Istio looks for in the layer.
-const FILE_IN_LAYER: &str = "plugin.wasm";
+/// What is in the image.
+enum Contents {
+    /// The module, under the name that Istio looks for.
+    Module,
+    /// A static program for this architecture, as Go names it.
+    Command(String),
+}
+
+impl Contents {
+    fn file(&self) -> &'static str {
+        match self {
+            Contents::Module => "plugin.wasm",
+            Contents::Command(_) => "trusted-lb",
+        }
+    }
+
+    fn mode(&self) -> u32 {
+        match self {
+            Contents::Module => 0o644,
+            Contents::Command(_) => 0o755,
+        }
+    }
+
+    /// The image's configuration.
+    fn config(&self, diff_id: &str) -> Value {
+        let rootfs = json!({"type": "layers", "diff_ids": [diff_id]});
+        match self {
+            Contents::Module => {
+                json!({"architecture": "wasm", "os": "wasip1", "config": {}, "rootfs": rootfs})
+            }
+            Contents::Command(architecture) => json!({
+                "architecture": architecture,
+                "os": "linux",
+                "config": {"Entrypoint": ["/trusted-lb"], "User": "65532:65532", "WorkingDir": "/"},
+                "rootfs": rootfs,
+            }),
+        }
+    }
+}
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -28,7 +67,13 @@ const NO_SYSTEM: u8 = 255;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [module, layout, tag, annotations @ ..] = arguments.as_slice() else {
+    let (contents, arguments) = match arguments.as_slice() {
+        [option, architecture, rest @ ..] if option == "--command" => {
+            (Contents::Command(architecture.clone()), rest)
+        }
+        all => (Contents::Module, all),
+    };
+    let [file, layout, tag, annotations @ ..] = arguments else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
@@ -40,9 +85,13 @@ fn main() -> ExitCode {
         };
         named.insert(name.to_owned(), value.into());
     }
-    match write(Path::new(module), Path::new(layout), tag, &named) {
+    match write(&contents, Path::new(file), Path::new(layout), tag, &named) {
         Ok(written) => {
-            println!("manifest {}\nmodule {}", written.manifest, written.module);
+            let what = match contents {
+                Contents::Module => "module",
+                Contents::Command(_) => "command",
+            };
+            println!("manifest {}\n{what} {}", written.manifest, written.file);
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -55,11 +104,12 @@ fn main() -> ExitCode {
 /// The digests of what was written, in hexadecimal.
 struct Written {
     manifest: String,
-    module: String,
+    file: String,
 }
 
 fn write(
-    module: &Path,
+    contents: &Contents,
+    file: &Path,
     layout: &Path,
     tag: &str,
     annotations: &Map<String, Value>,
@@ -67,23 +117,18 @@ fn write(
     let at = |path: &Path, error: io::Error| {
         io::Error::new(error.kind(), format!("{}: {error}", path.display()))
     };
-    let bytes = fs::read(module).map_err(|error| at(module, error))?;
+    let bytes = fs::read(file).map_err(|error| at(file, error))?;
     if layout.exists() {
         fs::remove_dir_all(layout).map_err(|error| at(layout, error))?;
     }
     let blobs = Blobs(layout.join("blobs/sha256").into_boxed_path());
     fs::create_dir_all(&blobs.0).map_err(|error| at(layout, error))?;
 
-    let tar = archive(&bytes)?;
+    let tar = archive(contents, &bytes)?;
     let layer = blobs.add(LAYER, &compressed(&tar)?)?;
     let config = blobs.add(
         CONFIG,
-        &text(&json!({
-            "architecture": "wasm",
-            "os": "wasip1",
-            "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&tar))]},
-        })),
+        &text(&contents.config(&format!("sha256:{}", sha256(&tar)))),
     )?;
     let manifest = blobs.add(
         MANIFEST,
@@ -108,7 +153,7 @@ fn write(
     )?;
     Ok(Written {
         manifest: manifest.sha256,
-        module: sha256(&bytes),
+        file: sha256(&bytes),
     })
 }
 
@@ -147,16 +192,16 @@ impl Blob {
     }
 }
 
-/// A tar of the module alone, readable by everybody.
-fn archive(module: &[u8]) -> io::Result<Vec<u8>> {
+/// A tar of one file, readable by everybody.
+fn archive(contents: &Contents, file: &[u8]) -> io::Result<Vec<u8>> {
     let mut header = tar::Header::new_ustar();
-    header.set_size(module.len() as u64);
-    header.set_mode(0o644);
+    header.set_size(file.len() as u64);
+    header.set_mode(contents.mode());
     header.set_mtime(0);
     header.set_uid(0);
     header.set_gid(0);
     let mut archive = tar::Builder::new(Vec::new());
-    archive.append_data(&mut header, FILE_IN_LAYER, module)?;
+    archive.append_data(&mut header, contents.file(), file)?;
     archive.into_inner()
 }
 
