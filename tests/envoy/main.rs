@@ -3,6 +3,7 @@
 // A test ends when something is not as expected.
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod applications;
 mod attacks;
 mod examples;
 mod fail_modes;
