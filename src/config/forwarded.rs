@@ -61,7 +61,7 @@ known_headers! {
         SignalForm::Forwarded, "`proto` of the right-most element";
     "x-forwarded-port": "The port that the client connected to. Rack, Rails, Spring and Werkzeug read it",
         SignalForm::Port { https: vec![443], http: vec![80] },
-        "443 is https, 80 is http; of a list the right-most; other ports with `{header: x-forwarded-port, https: [8443]}`";
+        "443 is https, 80 is http; of a list the right-most (Envoy makes one list of several lines); other ports with `{header: x-forwarded-port, https: [8443]}`";
     "x-forwarded-host": "The host that the client asked for. Rails, Django, Express, Spring and Werkzeug read it";
     "x-original-host": "The host that the client asked for, as Azure Application Gateway writes it";
     "x-forwarded-server": "The proxy's own name, as Apache and Traefik write it";

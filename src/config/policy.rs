@@ -11,7 +11,8 @@ use super::read::At;
 use super::requests::Method;
 
 object! {
-    /// Headers for Envoy's router, which takes them off before the upstream.
+    /// Headers for Envoy's router, which takes them off before the upstream. It tells the upstream the timeout in
+    /// `x-envoy-expected-rq-timeout-ms`, which a sidecar there may honour; `suppress_envoy_headers` of the router stops that.
     pub struct Policy = "Policy", "defaults", "{timeout: 15s}";
     derive Default;
 
@@ -21,8 +22,9 @@ object! {
     /// See [retries](#retries).
     retries: Option<Retries> = optional "retries": Retries, "none",
         "{attempts: 2, retryOn: [connect-failure, refused-stream]}";
-    /// Whether upgrades (WebSocket) and CONNECT get timeouts. Server-sent events and gRPC streams can't be told from
-    /// other requests: give them a route.
+    /// Whether upgrades (WebSocket) and CONNECT get timeouts. Server-sent events and gRPC streams get the timeout of any
+    /// other request: give them a route with `timeout: inherit`. Browsers send `accept: text/event-stream` for
+    /// server-sent events; a gRPC call is cut off too if its grpc-timeout is longer than ours.
     streams: Option<Streams> = optional "streams": Streams, "skip", "apply";
     /// What becomes of x-envoy-* that the request already carries, from a filter in front of this one, or from a client
     /// whose address Envoy takes for an internal one. Left out: an untrusted peer's are removed, and who comes through a

@@ -288,3 +288,70 @@ fn the_direct_peer_of_the_filter_state_outlives_an_internal_redirect() {
         assert_eq!(told(&response, "x-forwarded-proto").as_deref(), Some(proto));
     }
 }
+
+/// What Envoy alone, without the filter, tells the upstream: x-forwarded-proto, x-forwarded-for, and the peer's address and
+/// port as filters see them.
+#[test]
+fn envoy_judges_x_forwarded_proto_by_trusted_hops_and_gives_addresses_from_headers_port_0() {
+    let upstream = Upstream::start();
+    let routes = json!([{
+        "name": "app",
+        "domains": ["*"],
+        "request_headers_to_add": [{"header": {"key": "x-source", "value": "%DOWNSTREAM_REMOTE_ADDRESS%"}}],
+        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upstream"}}],
+    }]);
+    let listener = |name, gateway| {
+        Listener::new(name)
+            .gateway(&gateway)
+            .virtual_hosts(routes.clone())
+    };
+    let listeners = [
+        listener("no hops", Gateway::default()),
+        listener(
+            "a hop",
+            Gateway {
+                xff_num_trusted_hops: 1,
+                ..Gateway::default()
+            },
+        ),
+        listener(
+            "no use_remote_address",
+            Gateway {
+                use_remote_address: false,
+                ..Gateway::default()
+            },
+        ),
+    ];
+    let envoy = Envoy::start(&bootstrap(&listeners, upstream.address()));
+    let forged = [
+        ("x-forwarded-for", "203.0.113.9"),
+        ("x-forwarded-proto", "https"),
+    ];
+    let expected = [
+        ("no hops", "http", "203.0.113.9,127.0.0.9", "127.0.0.9:"),
+        ("a hop", "https", "203.0.113.9,127.0.0.9", "203.0.113.9:0"),
+        (
+            "no use_remote_address",
+            "https",
+            "203.0.113.9",
+            "203.0.113.9:0",
+        ),
+    ];
+    for (name, proto, forwarded_for, source) in expected {
+        let response = send(&envoy, name, &get(ELSEWHERE, "/").with(&forged));
+        assert_eq!(
+            told(&response, "x-forwarded-proto").as_deref(),
+            Some(proto),
+            "{name}"
+        );
+        assert_eq!(
+            told(&response, "x-forwarded-for").as_deref(),
+            Some(forwarded_for),
+            "{name}"
+        );
+        let seen = told(&response, "x-source").expect("the route adds it");
+        let (prefix, port) = (seen.strip_prefix(source), seen.rsplit(':').next());
+        assert!(prefix.is_some(), "{name}: {seen}");
+        assert_eq!(port == Some("0"), source.ends_with(":0"), "{name}: {seen}");
+    }
+}
