@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::connection_manager::{
     Certificate, Connection, ConnectionManager, EarlyMutation, Message, Received,
 };
-use super::plugins::Manager;
+use super::setup::Manager;
 use crate::config::{
     Config, ForwardedProto, HeaderMatch, HeaderValueMatch, Mode, PeerAddress, RequestMatch, Scheme,
     SignalForm,
@@ -53,9 +53,10 @@ impl Described {
 
     /// The request as the filter sees it, behind the connection manager beside the configuration, or a usual one.
     pub(super) fn received(&self, config: &Config) -> Received {
-        let manager = self.manager.unwrap_or(Manager::USUAL);
+        let manager = self.manager.clone().unwrap_or(Manager::USUAL);
         let mutated = self
             .manager
+            .as_ref()
             .is_none_or(|manager| manager.early_header_mutation);
         let manager = ConnectionManager {
             use_remote_address: manager.use_remote_address,

@@ -1,17 +1,48 @@
 //! Rules about the connection manager that a plugin runs in.
 
 use super::signals;
-use crate::cli::plugins::Manager;
+use crate::cli::setup::{Manager, Surroundings, Written};
 use crate::config::{Config, Path, PeerAddress, Problem, Severity, SignalForm};
 
-/// What a configuration and the connection manager around it, if it is known, say together.
-pub(super) fn rules(config: &Config, manager: Option<Manager>, problems: &mut Vec<Problem>) {
-    if let Some(manager) = manager
-        && reads_addresses(config)
-    {
-        against_manager(config, manager, problems);
+/// What a configuration and the connection managers around it, as far as they are known, say together: each thing once.
+pub(super) fn rules(config: &Config, around: &[Surroundings], problems: &mut Vec<Problem>) {
+    let mut found: Vec<Problem> = Vec::new();
+    for one in around {
+        if reads_addresses(config) {
+            against_manager(config, one, &mut found);
+        }
+        scheme_of_envoy(config, &one.manager, &mut found);
+        overwritten_signals(config, Some(one), &mut found);
     }
-    overwritten_signals(config, manager, problems);
+    if around.is_empty() {
+        overwritten_signals(config, None, &mut found);
+    }
+    for problem in found {
+        let is_known = |known: &Problem| {
+            known.message == problem.message && known.path.parts() == problem.path.parts()
+        };
+        if !problems.iter().any(is_known) {
+            problems.push(problem);
+        }
+    }
+}
+
+/// Settings by which Envoy writes the scheme itself, which the filter undoes.
+fn scheme_of_envoy(config: &Config, manager: &Manager, problems: &mut Vec<Problem>) {
+    let Some(setting) = manager.writes_scheme else {
+        return;
+    };
+    if config.trusted_load_balancers.is_empty() {
+        return; // Such a configuration leaves the scheme alone.
+    }
+    problems.push(Problem {
+        severity: Severity::Warning,
+        path: Path::root().field("trustedLoadBalancers"),
+        message: format!(
+            "this connection manager has {setting}: the filter runs later and overwrites the scheme that it writes"
+        ),
+        help: Some(format!("keep one of them: take {setting} out, or leave the rules out")),
+    });
 }
 
 /// Whether any rule looks at the peer's address, so that it matters which one that is.
@@ -23,7 +54,8 @@ fn reads_addresses(config: &Config) -> bool {
 }
 
 /// Which `peerAddress` tells the truth depends on the connection manager.
-fn against_manager(config: &Config, manager: Manager, problems: &mut Vec<Problem>) {
+fn against_manager(config: &Config, around: &Surroundings, problems: &mut Vec<Problem>) {
+    let manager = &around.manager;
     let mut say = |severity, message: &str, help: &str| {
         problems.push(Problem {
             severity,
@@ -32,24 +64,34 @@ fn against_manager(config: &Config, manager: Manager, problems: &mut Vec<Problem
             help: Some(help.to_owned()),
         });
     };
-    let with_helper = "write peerAddress: header:x-lb-peer with an early header mutation";
+    let with_filter =
+        "write peerAddress: filterState, with the network filter of envoyfilter/direct-peer.yaml";
     match &config.peer_address {
-        PeerAddress::Header(_) if !manager.early_header_mutation => say(
+        PeerAddress::Header(_) if !manager.early_header_mutation && around.whole => say(
             Severity::Warning,
             "this connection manager has no early_header_mutation_extensions, so nothing writes the helper header",
             "add the mutation of envoyfilter/preserve-lb-proto.yaml",
         ),
-        // The filter state is right in every set-up.
-        PeerAddress::Header(_) | PeerAddress::FilterState(_) => {}
+        PeerAddress::Header(_) => {}
+        PeerAddress::FilterState(key) => {
+            if let Some((severity, message)) = written(key, around) {
+                say(
+                    severity,
+                    &message,
+                    "add the network filter of envoyfilter/direct-peer.yaml; trusted-lb render writes it too",
+                );
+            }
+        }
         _ if manager.proxy_protocol => say(
             Severity::Error,
             "behind the PROXY protocol this setting sees the address that the PROXY header claims",
-            with_helper,
+            with_filter,
         ),
+        PeerAddress::ForwardedFor if manager.detection_appends => {}
         PeerAddress::ForwardedFor if !manager.use_remote_address => say(
             Severity::Error,
             "without use_remote_address the right-most x-forwarded-for entry is whatever the client wrote",
-            "turn use_remote_address on, or write peerAddress: header:x-lb-peer with an early header mutation",
+            "turn use_remote_address on, or write peerAddress: filterState, with the network filter of envoyfilter/direct-peer.yaml",
         ),
         PeerAddress::ForwardedFor if manager.skip_xff_append => say(
             Severity::Error,
@@ -62,7 +104,7 @@ fn against_manager(config: &Config, manager: Manager, problems: &mut Vec<Problem
             say(
                 Severity::Warning,
                 "this connection manager takes source.address from a header, so nobody is trusted by address",
-                with_helper,
+                with_filter,
             );
         }
         PeerAddress::Auto | PeerAddress::Source if manager.xff_num_trusted_hops > 0 => say(
@@ -79,17 +121,57 @@ fn against_manager(config: &Config, manager: Manager, problems: &mut Vec<Problem
     }
 }
 
+/// What is wrong with a key of the filter state.
+fn written(key: &str, around: &Surroundings) -> Option<(Severity, String)> {
+    let missing = if around.certain {
+        Severity::Error
+    } else {
+        Severity::Warning
+    };
+    let states = &around.manager.filter_state;
+    let Some((_, value)) = states.iter().rfind(|(known, _)| known == key) else {
+        return around.whole.then(|| {
+            (
+                missing,
+                format!("no network filter here writes the direct peer under {key}, so nobody is trusted by address"),
+            )
+        });
+    };
+    match value {
+        Written::Client if around.manager.proxy_protocol => Some((
+            Severity::Error,
+            format!("what is written under {key} is the address that a PROXY header claims"),
+        )),
+        Written::DirectPeer | Written::Client => None,
+        Written::Other => Some((
+            missing,
+            format!(
+                "what is written under {key} isn't the direct peer's address as text, so nobody is trusted by address"
+            ),
+        )),
+    }
+}
+
 /// Without trusted hops Envoy overwrites x-forwarded-proto, whatever `peerAddress` says. (Under `auto` and `source`,
 /// where there are none, the configuration itself is refused.)
-fn overwritten_signals(config: &Config, manager: Option<Manager>, problems: &mut Vec<Problem>) {
-    let severity = match (&config.peer_address, manager) {
-        // forwardedFor is for trusted hops in any case.
-        (PeerAddress::Auto | PeerAddress::Source, _) | (PeerAddress::ForwardedFor, None) => return,
-        (_, Some(manager)) if manager.xff_num_trusted_hops > 0 || !manager.use_remote_address => {
-            return;
-        }
-        (_, Some(_)) => Severity::Error,
-        (PeerAddress::Header(_) | PeerAddress::FilterState(_), None) => Severity::Warning,
+fn overwritten_signals(
+    config: &Config,
+    around: Option<&Surroundings>,
+    problems: &mut Vec<Problem>,
+) {
+    // Around a plugin of Istio's the mesh may say more than the files do.
+    let certain = around.is_some_and(|around| around.certain);
+    if around.is_some_and(|around| {
+        around.manager.xff_num_trusted_hops > 0 || !around.manager.use_remote_address
+    }) {
+        return;
+    }
+    let severity = match &config.peer_address {
+        PeerAddress::Auto | PeerAddress::Source => return,
+        _ if certain => Severity::Error,
+        // It is for trusted hops in any case.
+        PeerAddress::ForwardedFor => return,
+        PeerAddress::Header(_) | PeerAddress::FilterState(_) => Severity::Warning,
     };
     for (path, signal) in signals(config) {
         if signal.name.as_str() == "x-forwarded-proto" && signal.form != SignalForm::Helper {

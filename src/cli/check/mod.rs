@@ -11,6 +11,7 @@ use std::rc::Rc;
 use super::files::{Located, Source};
 use super::plugins::{self, Contents, Plugin};
 use super::report::{Diagnostic, codes};
+use super::setup::Setup;
 use crate::config::{self, Config, Path, Problem, Severity};
 
 pub(super) use run::{of_text, run};
@@ -62,19 +63,18 @@ pub(super) fn sources(sources: &[Rc<Source>]) -> Checked {
             .diagnostics
             .push(nothing_found(source, all.known > 0));
     }
+    let setup = Setup::new(&all.resources);
     checked
         .diagnostics
-        .extend(around::findings(&plugins, &all.resources));
+        .extend(around::findings(&plugins, &setup));
     let mut overrides = overridden::Found::new(&all.resources);
     for plugin in &mut plugins {
         checked.configurations.push(Rc::clone(&plugin.source));
+        let surroundings = setup.surroundings(plugin);
         let mut problems = std::mem::take(&mut plugin.loaded.problems);
         if let Some(config) = &plugin.loaded.config {
             let holder = plugin.resource.and_then(|index| all.resources.get(index));
-            let manager = plugin
-                .manager
-                .or_else(|| around::manager(plugin, holder?, &all.resources));
-            manager::rules(config, manager, &mut problems);
+            manager::rules(config, &surroundings, &mut problems);
             spoofable_signals(config, &mut problems);
             missing_variables(plugin, &mut problems);
             overrides.of(config, holder);

@@ -98,6 +98,24 @@ pub(super) fn of_text(text: &str) -> (String, String) {
     (answer.manifests.join("---\n"), said)
 }
 
+/// Whether a script may change a request header. One that can't be read, or takes too long, is taken not to.
+pub(super) fn writes(code: &str, header: &str) -> bool {
+    const MOST_SECONDS: u64 = 5;
+    if !code.contains(header) {
+        return false;
+    }
+    let (code, header) = (code.to_owned(), header.to_owned());
+    let writes = lua::bounded(MOST_SECONDS, move || {
+        lua::meaning(&code).is_ok_and(|meaning| {
+            meaning
+                .writes
+                .iter()
+                .any(|write| write.header.eq_ignore_ascii_case(&header))
+        })
+    });
+    writes.unwrap_or(false)
+}
+
 /// Options whose values would make a translation that nothing loads.
 fn checked_options(arguments: &MigrateArgs) -> Result<(), String> {
     for block in &arguments.ip_blocks {

@@ -8,11 +8,11 @@ use serde::de::IgnoredAny;
 
 use super::envelope;
 use super::handed::{self, Handed};
-use super::manager::{Manager, has_proxy_protocol};
 use super::ours::{self, Evidence};
 use super::{Contents, Form, Plugin};
 use crate::cli::files::{Located, Source, Value, is_spelling_of};
 use crate::cli::report::{Diagnostic, codes};
+use crate::cli::setup::{Manager, Written, filter_state, has_proxy_protocol};
 use crate::config::{self, Loaded, Node};
 
 /// What is known of the place that is being looked at.
@@ -22,6 +22,8 @@ pub(super) struct Place<'l> {
     pub(super) holder: &'l str,
     manager: Option<Manager>,
     proxy_protocol: bool,
+    /// What network filters of the same chain write.
+    filter_state: Vec<(String, Written)>,
     /// The name of the filter or extension.
     name: Option<&'l Located>,
     /// A merge key of the file, if Envoy itself reads it.
@@ -34,6 +36,7 @@ impl<'l> Place<'l> {
             holder,
             manager: None,
             proxy_protocol: false,
+            filter_state: Vec::new(),
             name: None,
             merge: None,
         }
@@ -91,7 +94,11 @@ pub(super) fn search<'l>(
                 return;
             }
             "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
-                place.manager = Some(Manager::read(content, place.proxy_protocol));
+                place.manager = Some(Manager {
+                    proxy_protocol: place.proxy_protocol,
+                    filter_state: place.filter_state.clone(),
+                    ..Manager::read(content)
+                });
             }
             _ => {}
         }
@@ -101,6 +108,13 @@ pub(super) fn search<'l>(
     {
         place.proxy_protocol = true;
     }
+    let network = message
+        .proto("filters")
+        .map(Located::items)
+        .unwrap_or_default();
+    place
+        .filter_state
+        .extend(network.iter().flat_map(filter_state));
     for field in message.fields() {
         search(source, &field.value, place.clone(), contents);
     }
@@ -190,7 +204,7 @@ fn wasm_filter(source: &Rc<Source>, wasm: &Located, place: &Place<'_>, contents:
         document,
         resource: None,
         loaded,
-        manager: place.manager,
+        manager: place.manager.clone(),
         environment: plugin.map(environment),
     });
 }

@@ -5,7 +5,6 @@ mod envelope;
 mod envoy;
 mod handed;
 mod kubernetes;
-mod manager;
 mod ours;
 
 use std::path::PathBuf;
@@ -13,10 +12,9 @@ use std::rc::Rc;
 
 use super::files::{Located, Source, SyntaxError, Value};
 use super::report::Diagnostic;
-use super::setup::Resource;
+use super::setup::{Manager, Resource};
 use crate::config::{self, Loaded};
 pub(super) use kubernetes::resources;
-pub(super) use manager::Manager;
 
 /// A plugin of ours in a file.
 pub(super) struct Plugin {

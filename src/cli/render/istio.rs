@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use super::{Subject, environment, envoy, metadata};
 use crate::cli::args::{EnvoyFilterArgs, FailStrategy, IstioPluginArgs, Phase};
+use crate::cli::setup::GATEWAY_LABEL;
 use crate::cli::yaml;
+use crate::config::PeerAddress;
 
 pub(super) fn wasm_plugin(args: &IstioPluginArgs, subject: &Subject<'_>) -> String {
     let mut out = head("WasmPlugin", args);
@@ -12,6 +14,7 @@ pub(super) fn wasm_plugin(args: &IstioPluginArgs, subject: &Subject<'_>) -> Stri
     sha256(args, "  ", &mut out);
     let _ = writeln!(out, "  phase: {}", phase(args.phase));
     rest(args, subject, 2, &mut out);
+    plugins_direct_peer(args, subject, &mut out);
     out
 }
 
@@ -25,6 +28,7 @@ pub(super) fn traffic_extension(args: &IstioPluginArgs, subject: &Subject<'_>) -
     );
     sha256(args, "    ", &mut out);
     rest(args, subject, 4, &mut out);
+    plugins_direct_peer(args, subject, &mut out);
     out
 }
 
@@ -98,7 +102,53 @@ pub(super) fn envoy_filter(args: &EnvoyFilterArgs, subject: &Subject<'_>) -> Str
          operation: INSERT_FIRST\n      value:\n",
     );
     out.push_str(&envoy::http_filter(&args.filter, subject, 8));
+    let name = &args.filter.common.name;
+    direct_peer(name, &args.namespace, &args.selector, subject, &mut out);
     out
+}
+
+fn plugins_direct_peer(args: &IstioPluginArgs, subject: &Subject<'_>, out: &mut String) {
+    let target = args.target_ref.iter();
+    let gateway: Vec<_> = target
+        .map(|name| (GATEWAY_LABEL.to_owned(), name.clone()))
+        .collect();
+    let labels = if gateway.is_empty() {
+        &args.selector
+    } else {
+        &gateway
+    };
+    direct_peer(&args.common.name, &args.namespace, labels, subject, out);
+}
+
+/// The EnvoyFilter that `peerAddress: filterState` needs, as envoyfilter/direct-peer.yaml has it.
+fn direct_peer(
+    name: &str,
+    namespace: &str,
+    selector: &[(String, String)],
+    subject: &Subject<'_>,
+    out: &mut String,
+) {
+    let PeerAddress::FilterState(key) = &subject.config.peer_address else {
+        return;
+    };
+    out.push_str(
+        "---\n# Writes down who opened the connection. Where it is missing, nobody is trusted by address.\n\
+         apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\n",
+    );
+    out.push_str(&metadata(&format!("{name}-direct-peer"), namespace));
+    out.push_str("spec:\n  workloadSelector:\n    labels:\n");
+    labels(selector, out);
+    let _ = write!(
+        out,
+        "  configPatches:\n  - applyTo: NETWORK_FILTER\n    match:\n      context: GATEWAY\n      listener:\n        \
+         filterChain:\n          filter:\n            name: envoy.filters.network.http_connection_manager\n    patch:\n      \
+         operation: INSERT_BEFORE\n      value:\n        name: envoy.filters.network.set_filter_state\n        typed_config:\n          \
+         \"@type\": type.googleapis.com/envoy.extensions.filters.network.set_filter_state.v3.Config\n          \
+         on_new_connection:\n          - object_key: {}\n            factory_key: envoy.string\n            read_only: true\n            \
+         format_string:\n              text_format_source:\n                inline_string: \
+         \"%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%\"\n",
+        yaml::text(key)
+    );
 }
 
 fn labels(labels: &[(String, String)], out: &mut String) {

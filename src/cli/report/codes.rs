@@ -75,6 +75,15 @@ codes! {
     PORT_WITHOUT_LISTENER = "port-without-listener",
         "A rule's `ports` are those of the gateway's container. No listener of the Gateway has this one, so that the rule never holds for it. Envoy Gateway adds 10000 to ports below 1024.",
         "Write the container's port; docs/check-a-cluster.md has a table.";
+    REPLACED_BY_POLICY = "replaced-by-policy",
+        "Envoy Gateway applies one EnvoyExtensionPolicy. One on a route or a listener replaces that of the Gateway, unless it has a mergeType, and of two on the same Gateway the older one applies. The filter isn't there then.",
+        "Write mergeType, or put the plugin into each of them.";
+    SEES_UNCORRECTED_SCHEME = "sees-uncorrected-scheme",
+        "Authorization or OpenID Connect looks at x-forwarded-proto, and runs before the plugin has corrected it: it sees the scheme of Envoy's own connection.",
+        "Put the plugin in front: `phase: AUTHN`, before a CUSTOM policy an EnvoyFilter with INSERT_FIRST. With OpenID Connect write the redirectURL with https.";
+    LUA_LEFT_IN_PLACE = "lua-left-in-place",
+        "A Lua filter on the same workload writes x-forwarded-proto too. Whichever runs later overwrites the other, and the script writes it for everybody.",
+        "Take the Lua filter out. `trusted-lb migrate` tells what of it the plugin has to do.";
     WRITTEN_TWICE = "written-twice",
         "A field stands twice in the same object. kubectl and Envoy take the last one in silence.",
         "Leave one of them out.";

@@ -54,6 +54,20 @@ impl Diagnostic {
         }
     }
 
+    /// A warning about a file, not about a field of the configuration.
+    pub(super) fn warning(
+        code: &'static Code,
+        source: &Rc<Source>,
+        place: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(code, source, place, message, help)
+        }
+    }
+
     /// A problem of a configuration.
     pub(super) fn problem(problem: &Problem, source: &Rc<Source>, place: Range<usize>) -> Self {
         // Inside a file the place is the file's, not that of the text in it.

@@ -1,103 +1,54 @@
-//! The set-up around the plugins: every resource that decides whether, where and how well they work.
+//! The set-up around the plugins: the resources that decide whether, where and how well they work, and who applies to
+//! whom by Istio's and Envoy Gateway's own rules.
 
-use std::ops::Range;
-use std::rc::Rc;
+mod manager;
+mod patches;
+mod reach;
+mod resource;
+mod surroundings;
+mod workload;
 
-use super::files::{Field, Located, Source};
+pub(super) use manager::{Manager, Written, filter_state, has_proxy_protocol};
+pub(super) use reach::{GATEWAY_LABEL, Reach, gateways};
+pub(super) use resource::Resource;
+pub(super) use surroundings::{Surroundings, client_traffic_policy};
+use workload::Workload;
 
-/// A Kubernetes resource.
-pub(super) struct Resource {
-    pub(super) source: Rc<Source>,
-    pub(super) kind: String,
-    pub(super) document: Located,
-    /// Whether it holds a plugin of ours.
-    pub(super) is_ours: bool,
+/// Everything that was given, with its workloads.
+pub(super) struct Setup<'r> {
+    pub(super) resources: &'r [Resource],
+    /// Istio's root namespace, whose resources are for the whole mesh.
+    root: String,
+    workloads: Vec<Workload<'r>>,
 }
 
-/// Kinds that are looked at. Others say nothing about a gateway.
-const KINDS: &[&str] = &[
-    // Plugins and what stands beside them.
-    "WasmPlugin",
-    "TrafficExtension",
-    "EnvoyFilter",
-    "EnvoyExtensionPolicy",
-    "EnvoyPatchPolicy",
-    "AuthorizationPolicy",
-    "RequestAuthentication",
-    "SecurityPolicy",
-    // Gateways and routes.
-    "Gateway",
-    "GatewayClass",
-    "VirtualService",
-    "HTTPRoute",
-    "GRPCRoute",
-    "BackendTrafficPolicy",
-    "ClientTrafficPolicy",
-    "EnvoyProxy",
-    // Workloads and the mesh.
-    "Deployment",
-    "DaemonSet",
-    "StatefulSet",
-    "Pod",
-    "Service",
-    "ProxyConfig",
-    "IstioOperator",
-    "Istio",
-    "ConfigMap",
-    "DestinationRule",
-];
-
-impl Resource {
-    /// Takes a resource, unless its kind says nothing.
-    pub(super) fn take(source: &Rc<Source>, document: &Located, kind: &str) -> Option<Self> {
-        KINDS.contains(&kind).then(|| Self {
-            source: Rc::clone(source),
-            kind: kind.to_owned(),
-            document: document.clone(),
-            is_ours: false,
-        })
-    }
-
-    pub(super) fn name(&self) -> &str {
-        self.text(&["metadata", "name"]).unwrap_or_default()
-    }
-
-    /// The namespace, as kubectl without `-n` has it.
-    pub(super) fn namespace(&self) -> &str {
-        self.text(&["metadata", "namespace"]).unwrap_or("default")
-    }
-
-    /// `Kind namespace/name`, for people.
-    pub(super) fn title(&self) -> String {
-        format!("{} {}/{}", self.kind, self.namespace(), self.name())
-    }
-
-    pub(super) fn at(&self, path: &[&str]) -> Option<&Located> {
-        self.document.at(path)
-    }
-
-    pub(super) fn text(&self, path: &[&str]) -> Option<&str> {
-        self.at(path).and_then(Located::text)
-    }
-
-    pub(super) fn items(&self, path: &[&str]) -> &[Located] {
-        self.at(path).map(Located::items).unwrap_or_default()
-    }
-
-    /// The place of the field at the end of a path, or of the last one before it that is there.
-    pub(super) fn place(&self, path: &[&str]) -> Range<usize> {
-        let mut place = self.document.start();
-        let mut here = &self.document;
-        for name in path {
-            let Some(Field {
-                name_span, value, ..
-            }) = here.field(name)
-            else {
-                break;
-            };
-            place = name_span.clone();
-            here = value;
+impl<'r> Setup<'r> {
+    pub(super) fn new(resources: &'r [Resource]) -> Self {
+        let named = resources.iter().find_map(workload::root_namespace);
+        Self {
+            resources,
+            root: named.unwrap_or_else(|| "istio-system".to_owned()),
+            workloads: resources.iter().flat_map(workload::of).collect(),
         }
-        place
+    }
+
+    pub(super) fn of_kind(&self, kind: &str) -> impl Iterator<Item = &'r Resource> {
+        self.resources
+            .iter()
+            .filter(move |resource| resource.kind == kind)
+    }
+
+    /// Whom a resource of Istio's is for.
+    pub(super) fn reach<'a>(&'a self, resource: &'a Resource) -> Reach<'a> {
+        Reach::of(resource, &self.root)
+    }
+
+    /// Whether two resources are for the same workload: one that is among the files, or any, by their selectors.
+    pub(super) fn share_a_workload(&self, one: &Reach<'_>, other: &Reach<'_>) -> bool {
+        one.overlaps(other)
+            || self
+                .workloads
+                .iter()
+                .any(|workload| workload.is_taken_by(one) && workload.is_taken_by(other))
     }
 }

@@ -1,5 +1,8 @@
 //! What stands around a plugin: each finding with an input that triggers it and one next to it that doesn't.
 
+mod others;
+mod trust;
+
 use serde_json::Value;
 
 use crate::command::{read, run, text};

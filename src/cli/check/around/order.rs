@@ -1,0 +1,151 @@
+//! What runs before or behind the plugin on the same workload, and looks at the scheme or writes it.
+
+use crate::cli::files::Located;
+use crate::cli::migrate;
+use crate::cli::report::{Diagnostic, codes};
+use crate::cli::setup::{Resource, Setup};
+
+/// The attribute of authorization policies that is the scheme's header.
+const HEADER: &str = "request.headers[x-forwarded-proto]";
+
+/// Authorization that looks at x-forwarded-proto before the plugin has corrected it.
+pub(super) fn authorization(holder: &Resource, setup: &Setup<'_>) -> Vec<Diagnostic> {
+    if !matches!(holder.kind.as_str(), "WasmPlugin" | "TrafficExtension") {
+        return Vec::new();
+    }
+    let is_first = matches!(holder.text(&["spec", "phase"]), Some("AUTHN" | "AUTHZ"));
+    let reach = setup.reach(holder);
+    let mut found = Vec::new();
+    for policy in setup.of_kind("AuthorizationPolicy") {
+        let is_custom = policy.text(&["spec", "action"]) == Some("CUSTOM");
+        if is_first && !is_custom {
+            continue;
+        }
+        let Some(key) = looks_at_scheme(policy) else {
+            continue;
+        };
+        if !setup.share_a_workload(&reach, &setup.reach(policy)) {
+            continue;
+        }
+        let help = if is_custom {
+            "insert the plugin first: trusted-lb render envoyfilter, or envoyfilter/envoyfilter.yaml"
+        } else {
+            "write phase: AUTHN into the plugin"
+        };
+        found.push(Diagnostic::warning(
+            &codes::SEES_UNCORRECTED_SCHEME,
+            &policy.source,
+            key.start(),
+            format!(
+                "{} looks at x-forwarded-proto and runs before {}: it sees what Envoy wrote",
+                policy.title(),
+                holder.title()
+            ),
+            help,
+        ));
+    }
+    found
+}
+
+fn looks_at_scheme(policy: &Resource) -> Option<&Located> {
+    policy
+        .items(&["spec", "rules"])
+        .iter()
+        .flat_map(|rule| rule.get("when").map(Located::items).unwrap_or_default())
+        .filter_map(|condition| condition.get("key"))
+        .find(|key| {
+            key.text()
+                .is_some_and(|text| text.eq_ignore_ascii_case(HEADER))
+        })
+}
+
+/// Scripts beside the plugin that are read. Others are taken to be fine.
+const MOST_SCRIPTS: usize = 200;
+
+/// Lua filters that were left in place and write the scheme.
+pub(super) fn lua(holders: &[&Resource], setup: &Setup<'_>) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut read = 0;
+    for other in setup.resources {
+        let scripts = scripts(other);
+        if scripts.is_empty() || read >= MOST_SCRIPTS {
+            continue;
+        }
+        let own = setup.reach(other);
+        let Some(holder) = holders.iter().find(|holder| {
+            let is_envoy_gateways = |one: &Resource| one.kind == "EnvoyExtensionPolicy";
+            if is_envoy_gateways(holder) || is_envoy_gateways(other) {
+                let names = crate::cli::setup::gateways(other, "targetRefs");
+                return is_envoy_gateways(holder)
+                    && is_envoy_gateways(other)
+                    && crate::cli::setup::gateways(holder, "targetRefs")
+                        .iter()
+                        .any(|name| names.contains(name));
+            }
+            setup.share_a_workload(&setup.reach(holder), &own)
+        }) else {
+            continue;
+        };
+        read += scripts.len();
+        let writes = scripts.into_iter().find(|script| {
+            script
+                .text()
+                .is_some_and(|code| migrate::writes(code, "x-forwarded-proto"))
+        });
+        if let Some(script) = writes {
+            found.push(Diagnostic::warning(
+                &codes::LUA_LEFT_IN_PLACE,
+                &other.source,
+                script.span.start..script.span.start + 1,
+                format!(
+                    "this script of {} writes x-forwarded-proto on the workload of {}: one of them overwrites the other",
+                    other.title(),
+                    holder.title()
+                ),
+                "take the Lua filter out; trusted-lb migrate tells what of it the plugin has to do",
+            ));
+        }
+    }
+    found
+}
+
+/// The Lua of a resource.
+fn scripts(resource: &Resource) -> Vec<&Located> {
+    let mut found = Vec::new();
+    match resource.kind.as_str() {
+        "EnvoyFilter" => {
+            for patch in resource.items(&["spec", "configPatches"]) {
+                let value = patch.at(&["patch", "value"]);
+                inline(value, 0, &mut found);
+            }
+        }
+        "TrafficExtension" => found.extend(resource.at(&["spec", "lua", "inlineCode"])),
+        "EnvoyExtensionPolicy" => {
+            let all = resource.items(&["spec", "lua"]).iter();
+            found.extend(all.filter_map(|lua| lua.get("inline")));
+        }
+        _ => {}
+    }
+    found
+}
+
+/// Deeper than any script stands in a patch.
+const MOST_LEVELS: usize = 8;
+
+fn inline<'l>(value: Option<&'l Located>, depth: usize, found: &mut Vec<&'l Located>) {
+    let Some(value) = value.filter(|_| depth < MOST_LEVELS) else {
+        return;
+    };
+    if let Some(code) = value.proto("inline_code") {
+        found.push(code);
+    }
+    let is_script = value
+        .any()
+        .is_some_and(|(kind, _)| kind == "envoy.extensions.filters.http.lua.v3.Lua");
+    if is_script && let Some(code) = value.proto_at(&["default_source_code", "inline_string"]) {
+        found.push(code);
+    }
+    for field in value.fields() {
+        inline(Some(&field.value), depth + 1, found);
+    }
+}

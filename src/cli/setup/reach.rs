@@ -1,0 +1,102 @@
+//! Whom a resource is for.
+
+use super::Resource;
+use crate::cli::files::Located;
+
+/// Istio and other controllers give this label to the pods of a Gateway that they deploy.
+pub(in crate::cli) const GATEWAY_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+
+/// The Gateways that a resource points to, as `namespace/name`.
+pub(in crate::cli) fn gateways(resource: &Resource, field: &str) -> Vec<String> {
+    let one = resource.at(&["spec", "targetRef"]);
+    resource
+        .items(&["spec", field])
+        .iter()
+        .chain(one)
+        .filter_map(|target| {
+            let text = |name: &str| target.get(name).and_then(Located::text);
+            let namespace = text("namespace").unwrap_or_else(|| resource.namespace());
+            matches!(text("kind"), None | Some("Gateway"))
+                .then_some(format!("{namespace}/{}", text("name")?))
+        })
+        .collect()
+}
+
+/// The workloads that a resource of Istio's is for.
+#[derive(Debug, Default)]
+pub(in crate::cli) struct Reach<'r> {
+    scopes: Vec<Scope<'r>>,
+}
+
+/// Workloads with these labels.
+#[derive(Debug)]
+struct Scope<'r> {
+    /// `None` is the whole mesh.
+    namespace: Option<&'r str>,
+    labels: Vec<(&'r str, &'r str)>,
+}
+
+/// The fields of an object of texts.
+pub(super) fn labels(object: Option<&Located>) -> Vec<(&str, &str)> {
+    object
+        .into_iter()
+        .flat_map(Located::fields)
+        .filter_map(|field| Some((field.name.as_str(), field.value.text()?)))
+        .collect()
+}
+
+impl<'r> Reach<'r> {
+    pub(super) fn of(resource: &'r Resource, root: &str) -> Self {
+        let own = resource.namespace();
+        let target = resource.at(&["spec", "targetRef"]);
+        let targets = resource.items(&["spec", "targetRefs"]);
+        if target.is_some() || !targets.is_empty() {
+            let gateway = |target: &'r Located| {
+                let is_gateway = target.get("kind").and_then(Located::text) == Some("Gateway");
+                let name = target.get("name").and_then(Located::text)?;
+                is_gateway.then_some(Scope {
+                    namespace: Some(own),
+                    labels: vec![(GATEWAY_LABEL, name)],
+                })
+            };
+            return Self {
+                scopes: targets.iter().chain(target).filter_map(gateway).collect(),
+            };
+        }
+        let selector = resource
+            .at(&["spec", "selector", "matchLabels"])
+            .or_else(|| resource.at(&["spec", "workloadSelector", "labels"]));
+        Self {
+            scopes: vec![Scope {
+                namespace: (own != root).then_some(own),
+                labels: labels(selector),
+            }],
+        }
+    }
+
+    pub(super) fn takes(&self, namespace: &str, labels: &[(&str, &str)]) -> bool {
+        self.scopes.iter().any(|scope| {
+            scope.namespace.is_none_or(|own| own == namespace)
+                && scope.labels.iter().all(|label| labels.contains(label))
+        })
+    }
+
+    /// Whether every workload of one is a workload of the other.
+    pub(super) fn overlaps(&self, other: &Reach<'_>) -> bool {
+        self.scopes.iter().any(|one| {
+            other.scopes.iter().any(|other| {
+                let same_namespace = match (one.namespace, other.namespace) {
+                    (Some(one), Some(other)) => one == other,
+                    _ => true,
+                };
+                let within = |inner: &Scope<'_>, outer: &Scope<'_>| {
+                    outer
+                        .labels
+                        .iter()
+                        .all(|label| inner.labels.contains(label))
+                };
+                same_namespace && (within(one, other) || within(other, one))
+            })
+        })
+    }
+}
