@@ -47,13 +47,14 @@ test_envoy_gateway() {
 # try_istio [FILE...]: the set-up of the tests for a person. A folder is one for kustomize.
 try_istio() {
     lab_needs_linux
-    istio_artifacts
     local file files=()
     for file; do
         # As the user named it, from where build.sh was started.
         [ -e "$file" ] || [ ! -e "${OLDPWD-}/$file" ] || file=$OLDPWD/$file
+        [ -e "$file" ] || fail "there is no file $file"
         files+=("$(realpath "$file")")
     done
+    istio_artifacts
     cargo build --quiet --locked --package istio-lab --bin try-istio
     write_enter
     TRUSTED_LB_LAB_PID="$PWD/$LAB/pid" in_lab target/debug/try-istio ${files[@]+"${files[@]}"}
