@@ -32,6 +32,7 @@ impl Script {
 /// Scripts that Envoy refuses, so that there is nothing to compare.
 const REFUSED: &[&str] = &[
     "what isn't Lua",
+    "a character that isn't Lua's",
     "an empty script",
     "a module and the environment",
 ];

@@ -9,6 +9,7 @@ mod compare;
 mod input;
 mod lua;
 mod manifest;
+mod requests;
 mod sandbox;
 mod surroundings;
 mod translate;

@@ -3,11 +3,12 @@
 use std::rc::Rc;
 
 use super::condition::Condition;
-use super::evaluate::{Key, Run, is_call};
+use super::evaluate::{Run, is_call};
 use super::flow::either_values;
 use super::library;
 use super::operators;
 use super::syntax::{Expression, ExpressionKind, Function, Span};
+use super::tables::Key;
 use super::unreached::changes;
 use super::value::{Scope, Value};
 

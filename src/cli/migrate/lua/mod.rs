@@ -12,9 +12,11 @@ mod flow;
 mod globals;
 mod interface;
 mod library;
+mod loops;
 mod operators;
 mod patterns;
 mod syntax;
+mod tables;
 mod unreached;
 mod value;
 

@@ -134,11 +134,20 @@ fn bounded(code: &str) -> Result<(), Unreadable> {
     // Operators in the expressions that are open, by bracket or block.
     let mut levels: Vec<usize> = vec![0];
     let (mut operators, mut after_operand) = (0_usize, false);
-    while let Some(result) = lexer.process_next() {
+    let mut next = 0;
+    loop {
+        // The lexer takes it for the beginning of a string of another dialect, and panics.
+        if code.as_bytes().get(next) == Some(&b'`') {
+            return refuse("this isn't Lua: ` has no meaning in it", next);
+        }
+        let Some(result) = lexer.process_next() else {
+            break;
+        };
         let (LexerResult::Ok(token) | LexerResult::Recovered(token, _)) = result else {
             return Ok(()); // The parser says what is wrong.
         };
         let at = token.start_position().bytes();
+        next = token.end_position().bytes();
         let (mut operand, mut new, mut close, mut open) = (false, false, false, false);
         match token.token_type() {
             TokenType::Eof => break,
