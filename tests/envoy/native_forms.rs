@@ -15,7 +15,7 @@ use testkit::http;
 use testkit::upstream::Upstream;
 
 /// Cases that come out otherwise, by group and name, and why. docs/comparison.md says so to users.
-const OTHERWISE: [(&str, &str, &str); 8] = [
+const OTHERWISE: [(&str, &str, &str); 10] = [
     (
         "conditions of a rule",
         "a path",
@@ -30,6 +30,16 @@ const OTHERWISE: [(&str, &str, &str); 8] = [
         "auto without use_remote_address",
         "without x-forwarded-for nobody is trusted",
         "the direct peer is known",
+    ),
+    (
+        "forwardedFor with a load balancer on the gateway's own node",
+        "nobody is trusted, because Envoy appends its own address in its place",
+        "the direct peer is known, also on the gateway's own node",
+    ),
+    (
+        "auto with a load balancer on the gateway's own node",
+        "nobody is trusted, because Envoy appends its own address in its place",
+        "the direct peer is known, also on the gateway's own node",
     ),
     (
         "the filter state without the network filter",
