@@ -496,12 +496,12 @@ pub fn decide(data: &[u8]) {
         matches!(proto.as_slice(), [b"http" | b"https"]),
         "{document:#}\n{after:?}"
     );
-    for twin in [
+    for variant in [
         "x_forwarded_proto",
         "x-forwarded_proto",
         "x.forwarded.proto",
     ] {
-        assert!(after.values(twin).is_empty(), "{document:#}\n{after:?}");
+        assert!(after.values(variant).is_empty(), "{document:#}\n{after:?}");
     }
     for helper in ["x-lb-peer", "x-lb-proto", "x_lb_proto"] {
         let reads = document

@@ -211,7 +211,7 @@ fn the_smoke_test_fails_a_gateway_without_the_filter_and_ends_its_sidecar() {
     let verdict = run_the_job(&variables);
     assert!(!verdict.passed, "{}", verdict.said);
     for failed in [
-        "FAILED  its twin with underscores does not reach the service",
+        "FAILED  its underscore variant does not reach the service",
         "FAILED  a forged x-forwarded-ssl does not reach the service",
         "FAILED  through the load balancer a client is on https",
     ] {
