@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use testkit::artifacts;
 use testkit::gateway::{Listener, merge, plugin, plugin_of, typed};
 use testkit::workloads::{self, LOAD_BALANCER};
+use trusted_lb::cli::native_listener;
+use trusted_lb::config;
 
 use crate::budgets;
 use crate::floor;
@@ -105,6 +108,7 @@ fn all(folder: &Path) -> Vec<Variant> {
         }),
     ];
     variants.extend(native());
+    variants.extend(rendered());
     let nothing = json!({"untrusted": {"forwardedProto": "keep"}});
     let unconfigured = plugin(&nothing, &BTreeMap::<String, String>::new());
     variants.push(Variant::new("module-unconfigured", |listener| {
@@ -286,4 +290,43 @@ fn native() -> Vec<Variant> {
         variant("native-xfp-exact", true, false),
         variant("native-full-exact", true, true),
     ]
+}
+
+/// What `trusted-lb render native` makes of the configurations that the module is given.
+fn rendered() -> Vec<Variant> {
+    let recipe = recipe();
+    let mut variants = Vec::new();
+    for (name, config) in [
+        ("xfp", workloads::xfp_and_scheme("source")),
+        ("full", workloads::full_job("source")),
+        ("recipe", recipe.clone()),
+    ] {
+        let loaded = config::load(config.to_string().as_bytes());
+        let config = loaded.config.expect("it is valid");
+        for (form, chains) in [("one-chain", false), ("chains", true)] {
+            // What has no chains is told apart by one chain.
+            if name == "recipe" && chains {
+                continue;
+            }
+            let fields = native_listener(&config, chains).expect("it can be rendered");
+            variants.push(Variant::new(
+                &format!("rendered-{name}-{form}"),
+                |listener| listener.rendered(fields),
+            ));
+        }
+    }
+    let plugin = plugin(&recipe, &BTreeMap::<String, String>::new());
+    variants.push(Variant::new("module-recipe", |listener| {
+        listener.filter(plugin)
+    }));
+    variants
+}
+
+/// The recipe for AWS's Application Load Balancer, with the bench's load balancer.
+fn recipe() -> Value {
+    let file = artifacts::repository().join("examples/load-balancers/aws-alb/wasmplugin.yaml");
+    let text = std::fs::read_to_string(file).expect("the recipe is there");
+    let text = text.replace("10.0.12.0/24", "127.0.0.2");
+    let resource: Value = serde_saphyr::from_str(&text).expect("it is YAML");
+    resource["spec"]["pluginConfig"].clone()
 }

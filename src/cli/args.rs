@@ -67,6 +67,15 @@ pub(super) enum CheckFormat {
     Github,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum CheckTarget {
+    /// The module
+    #[default]
+    Module,
+    /// Envoy's own filters, as `render native` writes them: what they can't say is an error, too
+    Native,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
     /// Plugin configurations, WasmPlugin, TrafficExtension, EnvoyFilter, VirtualService, Envoy Gateway's policies, Envoy
@@ -74,8 +83,11 @@ pub(super) struct CheckArgs {
     #[arg(required_unless_present = "explain", value_name = "FILE")]
     pub(super) files: Vec<PathBuf>,
     /// Say what a kind of finding means and what to do about it; all prints every kind, as Markdown
-    #[arg(long, value_name = "CODE", conflicts_with_all = ["files", "format"])]
+    #[arg(long, value_name = "CODE", conflicts_with_all = ["files", "format", "target"])]
     pub(super) explain: Option<String>,
+    /// What the configurations are for
+    #[arg(long, default_value = "module")]
+    pub(super) target: CheckTarget,
     /// How problems are printed
     #[arg(long, default_value = "text")]
     pub(super) format: CheckFormat,

@@ -179,6 +179,8 @@ pub(super) struct Report {
     /// Where the network filter writes the direct peer.
     #[serde(skip)]
     peer_key: Option<String>,
+    /// The command that writes the configuration as Envoy's own filters, if they can say it.
+    native: Option<String>,
     /// Headers that an early header mutation has to write for this configuration.
     #[serde(skip)]
     early_mutation_headers: Vec<String>,
@@ -280,8 +282,15 @@ impl Report {
                 .iter()
                 .map(|operation| change(operation, received, &hidden))
                 .collect(),
+            native: None,
             early_mutation_headers,
         }
+    }
+
+    /// With the command that writes the configuration as Envoy's own filters, if they can say it.
+    pub(super) fn natively(mut self, command: Option<String>) -> Self {
+        self.native = command;
+        self
     }
 
     /// The report for people.
@@ -364,6 +373,11 @@ impl Report {
                  it removes them from others"
                     .to_owned(),
             );
+        }
+        if let Some(command) = &self.native {
+            notes.push(format!(
+                "Envoy's own filters can decide this, for less: {command}"
+            ));
         }
         if let Some(key) = &self.peer_key {
             notes.push(format!(

@@ -101,6 +101,17 @@ pub fn migrate_text(text: &str) -> (String, String) {
     migrate::of_text(text)
 }
 
+/// A listener's fields that decide as this configuration does, by Envoy's own filters: for the bench, which starts many.
+///
+/// # Errors
+/// Everything of the configuration that they can't say.
+pub fn native_listener(
+    config: &Config,
+    chains: bool,
+) -> Result<serde_json::Value, Vec<crate::config::Problem>> {
+    native::listener(config, chains)
+}
+
 fn usage(message: String) -> Failure {
     Failure {
         code: USAGE,
@@ -199,6 +210,7 @@ fn explain(arguments: ExplainArgs) -> Result<u8, Failure> {
     {
         return Err(usage("--virtual-service: write NAMESPACE/NAME".to_owned()));
     }
+    let native = native::command(&plugin).ok();
     let described = Described {
         peer: arguments.peer,
         forwarded_for: arguments.xff,
@@ -253,7 +265,8 @@ fn explain(arguments: ExplainArgs) -> Result<u8, Failure> {
             .collect::<Vec<_>>()
             .join("\n"),
     })?;
-    let report = Report::new(&config, &engine, &described.received(&config));
+    let received = described.received(&config);
+    let report = Report::new(&config, &engine, &received).natively(native);
     if arguments.format == Format::Json {
         return done(&format!("{:#}\n", serde_json::json!(report)));
     }

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 use testkit::artifacts;
 use testkit::cases::{self, Case, Group, Protocol};
-use testkit::envoy::Envoy;
+use testkit::envoy::{Envoy, validate};
 use testkit::gateway::{Listener, bootstrap, seen_as};
 use testkit::http;
 use testkit::upstream::Upstream;
@@ -412,5 +412,71 @@ fn an_envoy_patch_policy_makes_of_envoy_gateways_listener_what_a_standalone_envo
             }
         }
         assert_eq!(standalone["filter_chains"][0]["filters"], filters);
+    }
+}
+
+/// The recipes: what one filter chain that speaks HTTP/1 makes of each.
+const RECIPES: [(&str, &str); 11] = [
+    ("aws-alb", ""),
+    ("aws-nlb-tls", ""),
+    ("azure-application-gateway", ""),
+    ("azure-front-door", ""),
+    (
+        "cloudflare",
+        "a secret from the environment can't be compared",
+    ),
+    (
+        "cloudfront",
+        "a secret from the environment can't be compared",
+    ),
+    (
+        "cloudfront-alb",
+        "a secret from the environment can't be compared",
+    ),
+    ("fastly", "a secret from the environment can't be compared"),
+    (
+        "google-cloud",
+        "a secret from the environment can't be compared",
+    ),
+    ("haproxy-nginx", ""),
+    ("tencent-clb", ""),
+];
+
+#[test]
+fn every_recipe_is_rendered_so_that_envoy_takes_it_or_is_refused_with_its_reason() {
+    let folder = artifacts::repository().join("examples/load-balancers");
+    let mut recipes: Vec<String> = std::fs::read_dir(&folder)
+        .expect("the recipes are there")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.is_dir())
+        .map(|path| {
+            path.file_name()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    recipes.sort();
+    assert_eq!(recipes, RECIPES.map(|(name, _)| name));
+    let has_one_chain = !["1.36", "1.37"].contains(&version());
+    let mut listeners = Vec::new();
+    for (recipe, reason) in RECIPES {
+        let file = folder.join(recipe).join("wasmplugin.yaml");
+        let text = std::fs::read_to_string(file).expect("it is there");
+        let resource: Value = serde_saphyr::from_str(&text).expect("it is YAML");
+        let configuration = &resource["spec"]["pluginConfig"];
+        let version = if has_one_chain { version() } else { "1.40" };
+        let options = ["--form", "connection", "--http2", "off"];
+        match render_for(version, configuration, &options) {
+            Ok(fields) if reason.is_empty() => {
+                listeners.push(Listener::new(recipe).rendered(fields));
+            }
+            Err(refusal) if !reason.is_empty() => assert!(refusal.contains(reason), "{refusal}"),
+            other => panic!("{recipe}: {other:?}"),
+        }
+    }
+    if has_one_chain {
+        let bootstrap = bootstrap(&listeners, ([127, 0, 0, 1], 1).into());
+        validate(&bootstrap).unwrap_or_else(|log| panic!("{log}"));
     }
 }

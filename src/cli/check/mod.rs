@@ -8,7 +8,9 @@ mod run;
 
 use std::rc::Rc;
 
+use super::args::CheckTarget;
 use super::files::{Located, Source};
+use super::native;
 use super::plugins::{self, Contents, Plugin};
 use super::report::{Diagnostic, codes};
 use super::setup::Setup;
@@ -30,6 +32,8 @@ pub(super) struct Checked {
     pub(super) configurations: Vec<Rc<Source>>,
     /// `routes` entries that leave the routes' own timeouts and retries alone.
     pub(super) suggested_routes: Vec<String>,
+    /// The commands that write configurations as Envoy's own filters, for those that they can say.
+    pub(super) native: Vec<String>,
 }
 
 /// Problems of one configuration that aren't shown.
@@ -40,7 +44,7 @@ pub(super) struct LeftOut {
 }
 
 /// Checks every configuration in these texts.
-pub(super) fn sources(sources: &[Rc<Source>]) -> Checked {
+pub(super) fn sources(sources: &[Rc<Source>], target: CheckTarget) -> Checked {
     let mut checked = Checked::default();
     let mut all = Contents::default();
     for source in sources {
@@ -70,6 +74,19 @@ pub(super) fn sources(sources: &[Rc<Source>]) -> Checked {
     let mut overrides = overridden::Found::new(&all.resources);
     for plugin in &mut plugins {
         checked.configurations.push(Rc::clone(&plugin.source));
+        match native::command(plugin) {
+            Ok(command) => checked.native.push(command),
+            Err(against) if target == CheckTarget::Native => {
+                let against = against.iter().take(MOST_OF_ONE);
+                checked
+                    .diagnostics
+                    .extend(against.map(|problem| Diagnostic {
+                        code: &codes::NOT_NATIVE,
+                        ..located(problem, plugin)
+                    }));
+            }
+            Err(_) => {}
+        }
         let surroundings = setup.surroundings(plugin);
         let mut problems = std::mem::take(&mut plugin.loaded.problems);
         if let Some(config) = &plugin.loaded.config {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 
 use super::{Checked, MOST_OF_ALL};
-use crate::cli::args::{CheckArgs, CheckFormat};
+use crate::cli::args::{CheckArgs, CheckFormat, CheckTarget};
 use crate::cli::files::{self, Source};
 use crate::cli::report::{self, Diagnostic, codes};
 use crate::cli::{Failure, INVALID, done, print, usage};
@@ -16,7 +16,7 @@ pub(in crate::cli) fn run(arguments: &CheckArgs) -> Result<u8, Failure> {
         return explain(code);
     }
     let inputs = files::inputs(&arguments.files).map_err(usage)?;
-    let checked = super::sources(&inputs.sources);
+    let checked = super::sources(&inputs.sources, arguments.target);
     let colours = crate::cli::colours();
     print(&answer(&inputs, &checked, arguments.format, colours))?;
     let numbers = Numbers::of(&checked, None);
@@ -67,7 +67,7 @@ pub(in crate::cli) fn of_text(text: &str) -> String {
         sources: vec![Rc::new(Source::new("<text>", text))],
         skipped: Vec::new(),
     };
-    let checked = super::sources(&inputs.sources);
+    let checked = super::sources(&inputs.sources, CheckTarget::Module);
     [
         CheckFormat::Text,
         CheckFormat::Json,
@@ -89,6 +89,7 @@ fn answer(inputs: &files::Inputs, checked: &Checked, format: CheckFormat, colour
                 out.push_str("\n\n");
             }
             summary(&mut out, inputs, checked);
+            native(&mut out, checked);
         }
         CheckFormat::Json => {
             let list: serde_json::Value = shown.iter().map(|one| one.json()).collect();
@@ -159,6 +160,29 @@ const MANY_FILES: usize = 4;
 
 /// Lines of a summary: files beyond these have only their errors told.
 const MOST_FILES: usize = 200;
+
+/// That configurations need no module, if they are good.
+fn native(out: &mut String, checked: &Checked) {
+    if Numbers::of(checked, None).errors > 0 {
+        return;
+    }
+    let _ = match checked.native.as_slice() {
+        [] => Ok(()),
+        [command] if checked.configurations.len() == 1 => {
+            writeln!(
+                out,
+                "note: Envoy's own filters can do this, for less: {command}"
+            )
+        }
+        some => writeln!(
+            out,
+            "note: Envoy's own filters can do what {} of {} configurations say, for less: trusted-lb render native; \
+             check --target native says what the others can't",
+            some.len(),
+            checked.configurations.len()
+        ),
+    };
+}
 
 fn summary(out: &mut String, inputs: &files::Inputs, checked: &Checked) {
     if !checked.suggested_routes.is_empty() {

@@ -7,6 +7,9 @@ use std::rc::Rc;
 use super::MOST_BYTES;
 use super::source::Source;
 
+/// What messages call the standard input.
+pub(in crate::cli) const STDIN: &str = "<stdin>";
+
 /// Files as they were named on the command line, and those found in folders.
 #[derive(Default)]
 pub(in crate::cli) struct Inputs {
@@ -18,7 +21,7 @@ pub(in crate::cli) struct Inputs {
 /// One file; `-` is standard input.
 pub(in crate::cli) fn one(path: &Path) -> Result<Source, String> {
     if path == Path::new("-") {
-        return text(std::io::stdin().lock(), "<stdin>");
+        return text(std::io::stdin().lock(), STDIN);
     }
     let name = path.display().to_string();
     let file = std::fs::File::open(path).map_err(|error| format!("{name}: {error}"))?;

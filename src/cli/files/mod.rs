@@ -17,7 +17,7 @@ mod tree;
 mod within;
 mod yaml;
 
-pub(super) use input::{Inputs, inputs, one};
+pub(super) use input::{Inputs, STDIN, inputs, one};
 pub(super) use proto::is_spelling_of;
 pub(super) use source::{Source, SyntaxError};
 pub(super) use tree::{Field, Located, Value};

@@ -74,6 +74,32 @@ pub(super) fn choose(condition: &str, yes: &str, no: &str) -> String {
     }
 }
 
+/// The value of the first case whose condition holds. Its length, and the time that it takes, grow with the cases' own.
+pub(super) fn first(cases: impl IntoIterator<Item = (String, String)>, otherwise: &str) -> String {
+    let mut counted: Vec<(String, String)> = Vec::new();
+    let mut otherwise = otherwise.to_owned();
+    for (condition, value) in cases {
+        match condition.as_str() {
+            "false" => {}
+            "true" => {
+                otherwise = value;
+                break;
+            }
+            _ => counted.push((condition, value)),
+        }
+    }
+    while counted.last().is_some_and(|(_, value)| *value == otherwise) {
+        counted.pop();
+    }
+    let mut out = String::new();
+    for (condition, value) in &counted {
+        let _ = write!(out, "({condition} ? {value} : ");
+    }
+    out.push_str(&otherwise);
+    out.extend(counted.iter().map(|_| ')'));
+    out
+}
+
 fn one_of(subject: &str, values: &[String]) -> String {
     match values {
         [one] => format!("{subject} == {one}"),
@@ -352,5 +378,32 @@ fn signal_value(
             refusals.add(Refusal::forwarded(place));
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first;
+
+    fn of(cases: &[(&str, &str)]) -> String {
+        let cases = cases
+            .iter()
+            .map(|(condition, value)| ((*condition).to_owned(), (*value).to_owned()));
+        first(cases, "z")
+    }
+
+    #[test]
+    fn the_first_case_that_holds_gives_the_value() {
+        assert_eq!(of(&[]), "z");
+        assert_eq!(of(&[("a", "1"), ("b", "2")]), "(a ? 1 : (b ? 2 : z))");
+    }
+
+    #[test]
+    fn cases_that_decide_nothing_are_left_out() {
+        assert_eq!(of(&[("false", "1"), ("b", "2")]), "(b ? 2 : z)");
+        assert_eq!(of(&[("a", "1"), ("true", "2"), ("c", "3")]), "(a ? 1 : 2)");
+        assert_eq!(of(&[("a", "1"), ("b", "z")]), "(a ? 1 : z)");
+        assert_eq!(of(&[("a", "z"), ("true", "z")]), "z");
+        assert_eq!(of(&[("a", "z"), ("b", "1")]), "(a ? z : (b ? 1 : z))");
     }
 }

@@ -45,6 +45,17 @@ pub(super) fn plan(
     Some(chains)
 }
 
+/// Whether no address is in two rules.
+fn disjoint(rules: &[TrustedLoadBalancer]) -> bool {
+    let of_rule = |rule: &TrustedLoadBalancer| IpNet::aggregate(&nets(&rule.matches.ip_blocks));
+    let mut all: Vec<IpNet> = rules.iter().flat_map(of_rule).collect();
+    // A network stands right in front of those within it.
+    all.sort_unstable();
+    all.iter()
+        .zip(all.iter().skip(1))
+        .all(|(one, next)| !one.contains(next))
+}
+
 /// Whether every rule is about addresses alone, none of which is in two rules.
 fn fits(config: &Config, options: Options) -> bool {
     let rules = &config.trusted_load_balancers;
@@ -55,17 +66,6 @@ fn fits(config: &Config, options: Options) -> bool {
         };
         !only.ip_blocks.is_empty() && rule.matches == only
     };
-    let networks: Vec<Vec<IpNet>> = rules
-        .iter()
-        .map(|rule| nets(&rule.matches.ip_blocks))
-        .collect();
-    let overlap = |one: &IpNet, other: &IpNet| one.contains(other) || other.contains(one);
-    let disjoint = networks.iter().enumerate().all(|(index, one)| {
-        networks.iter().skip(index + 1).all(|other| {
-            !one.iter()
-                .any(|net| other.iter().any(|second| overlap(net, second)))
-        })
-    });
     let constant = rules
         .iter()
         .all(|rule| rule.forwarded_proto.from.is_empty());
@@ -74,7 +74,7 @@ fn fits(config: &Config, options: Options) -> bool {
         .iter()
         .all(|route| route.forwarded_proto.is_none());
     rules.iter().all(by_address)
-        && disjoint
+        && disjoint(rules)
         && asks_nothing
         && !removal::overrides_ask_for_family(config)
         && match config.rewrite_scheme {
@@ -117,7 +117,7 @@ fn trusted(
     if config.rewrite_scheme == RewriteScheme::Always {
         overwrite_scheme(&mut chain, scheme);
     }
-    early.extend(removal::from_everybody(config));
+    early.extend(removal::from_everybody(config, options));
     connection_manager(config, 1, &mut chain);
     chain.manager.insert(
         "early_header_mutation_extensions".to_owned(),
@@ -142,7 +142,7 @@ fn untrusted(config: &Config, options: Options, refusals: &mut Refusals) -> Chai
         let port = scheme.default_port();
         early.push(write(FORWARDED_PORT, port, Existing::Overwrite));
     }
-    early.extend(removal::from_everybody(config));
+    early.extend(removal::from_everybody(config, options));
     early.extend(removal::from_strangers(config));
     chain.manager.insert(
         "early_header_mutation_extensions".to_owned(),

@@ -44,7 +44,7 @@ fn remarks(out: &mut String, what: &str, list: &[String]) {
 }
 
 /// Fields of a listener. Routes, other HTTP filters and transport sockets are its owner's.
-fn listener(plan: &Plan) -> Value {
+pub(super) fn listener(plan: &Plan) -> Value {
     let chains: Vec<Value> = match &plan.form {
         Form::Connection(chain) => vec![json!({"filters": filters(chain)})],
         Form::Chains(chains) => chains

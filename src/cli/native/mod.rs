@@ -22,9 +22,10 @@ mod variants;
 pub(super) use options::NativeArgs;
 use refusal::Refusal;
 
-use super::plugins::Plugin;
+use super::files::STDIN;
+use super::plugins::{Form, Plugin};
 use super::{Failure, INVALID, MOST_ERRORS, check, done, only_configuration, report, usage};
-use crate::config::Config;
+use crate::config::{Config, Problem};
 use options::{Options, Output};
 
 /// Prints the configuration of a file as Envoy's own filters, or everything that stands against it.
@@ -33,6 +34,56 @@ pub(super) fn run(args: &NativeArgs) -> Result<u8, Failure> {
     let (plugin, config) = only_configuration(&args.file)?;
     let plan = plan::of(&config, options).map_err(|refusals| refused(&plugin, &refusals))?;
     done(&emit::manifest(args, &plan, &wishes(args, &config, &plan)))
+}
+
+/// The fields of a standalone Envoy's listener, with a filter chain for each load balancer or one for everybody that speaks
+/// HTTP/1.
+///
+/// # Errors
+/// Everything that stands against it.
+pub(super) fn listener(config: &Config, chains: bool) -> Result<serde_json::Value, Vec<Problem>> {
+    let options = Options::standalone(chains);
+    let plan = plan::of(config, options);
+    plan.map(|plan| emit::listener(&plan))
+        .map_err(|refusals| refusals.iter().map(Refusal::problem).collect())
+}
+
+/// The command that writes a plugin's configuration as Envoy's own filters.
+///
+/// # Errors
+/// What stands against it, whatever is chosen. Nothing of that, if the configuration has an error of its own.
+pub(super) fn command(plugin: &Plugin) -> Result<String, Vec<Problem>> {
+    let Some(config) = &plugin.loaded.config else {
+        return Err(Vec::new());
+    };
+    let output = match plugin.form {
+        Form::WasmPlugin | Form::TrafficExtension => Output::Envoyfilter,
+        Form::EnvoyFilter if plugin.resource.is_some() => Output::Envoyfilter,
+        Form::EnvoyExtensionPolicy => Output::Envoypatchpolicy,
+        Form::EnvoyFilter | Form::Alone => Output::Envoy,
+    };
+    let mut against = Vec::new();
+    for options in Options::attempts(output) {
+        match plan::of(config, options) {
+            Ok(_) => {
+                let name = word(&plugin.source.name);
+                let options = options.written(output);
+                return Ok(format!("trusted-lb render native {name}{options}"));
+            }
+            Err(refusals) => against = refusals,
+        }
+    }
+    Err(against.iter().map(Refusal::problem).collect())
+}
+
+/// A file's name as a shell takes it.
+fn word(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
+    match name {
+        STDIN => "-".to_owned(),
+        _ if name.chars().all(plain) => name.to_owned(),
+        _ => format!("'{}'", name.replace('\'', "'\\''")),
+    }
 }
 
 /// Everything that stands against it, each with its place.

@@ -71,7 +71,7 @@ pub(super) fn chain(
         early.extend(written.iter().cloned());
     }
     early.extend(parts.lines.removals());
-    early.extend(removal::from_everybody(config));
+    early.extend(removal::from_everybody(config, options));
 
     let mut chain = Chain::default();
     connection_manager(config, u8::from(follows), &mut chain);
@@ -311,9 +311,10 @@ fn rules<'c>(
 
 /// The first rule whose conditions on the connection hold decides.
 fn first_match(rules: &[Rule<'_>], otherwise: &str, value: impl Fn(&Rule<'_>) -> String) -> String {
-    rules.iter().rev().fold(otherwise.to_owned(), |rest, rule| {
-        cel::choose(&rule.connection, &value(rule), &rest)
-    })
+    let cases = rules
+        .iter()
+        .map(|rule| (rule.connection.clone(), value(rule)));
+    cel::first(cases, otherwise)
 }
 
 /// The same if conditions on the request count too.
@@ -322,20 +323,17 @@ fn request_expression(
     otherwise: &str,
     mut value: impl FnMut(&Rule<'_>) -> String,
 ) -> String {
-    rules
-        .iter()
-        .enumerate()
-        .rev()
-        .fold(otherwise.to_owned(), |rest, (index, rule)| {
-            let mut parts = Vec::new();
-            if rule.connection != "true" {
-                parts.push(format!("{} == b'y'", state(&rule_key(index))));
-            }
-            if rule.asks_the_request() {
-                parts.push(rule.request.clone());
-            }
-            cel::choose(&cel::all(&parts), &value(rule), &rest)
-        })
+    let cases = rules.iter().enumerate().map(|(index, rule)| {
+        let mut parts = Vec::new();
+        if rule.connection != "true" {
+            parts.push(format!("{} == b'y'", state(&rule_key(index))));
+        }
+        if rule.asks_the_request() {
+            parts.push(rule.request.clone());
+        }
+        (cel::all(&parts), value(rule))
+    });
+    cel::first(cases, otherwise)
 }
 
 fn rule_key(index: usize) -> String {
@@ -371,12 +369,11 @@ fn scheme_of_request(
     request_expression(rules, CONNECTION, |rule| {
         let place = format!("{}.forwardedProto", rule.place);
         let own = cel::signals(rule.forwarded_proto, &place, lines, refusals);
-        overrides
-            .iter()
-            .rev()
-            .fold(own.clone(), |rest, (condition, scheme)| {
-                cel::choose(condition, scheme.as_ref().unwrap_or(&own), &rest)
-            })
+        let cases = overrides.iter().map(|(condition, scheme)| {
+            let scheme = scheme.clone().unwrap_or_else(|| own.clone());
+            (condition.clone(), scheme)
+        });
+        cel::first(cases, &own)
     })
 }
 

@@ -145,6 +145,41 @@ impl Options {
         })
     }
 
+    /// For the newest Envoy of its own, without TLS.
+    pub(super) fn standalone(chains: bool) -> Self {
+        Self {
+            version: Version { minor: TESTED.1 },
+            http2: Some(Http2::Off),
+            chains,
+            tls: false,
+        }
+    }
+
+    /// The choices that `render native` leaves to people, for the newest Envoy: the one that changes least for clients first.
+    pub(super) fn attempts(output: Output) -> [Self; 3] {
+        [None, Some(Http2::Deny), Some(Http2::Off)].map(|http2| Self {
+            version: Version { minor: TESTED.1 },
+            http2,
+            chains: output == Output::Envoy,
+            tls: false,
+        })
+    }
+
+    /// As they are written behind `render native FILE`.
+    pub(super) fn written(self, output: Output) -> String {
+        let output = match output {
+            Output::Envoy => "",
+            Output::Envoyfilter => " --as envoyfilter",
+            Output::Envoypatchpolicy => " --as envoypatchpolicy",
+        };
+        let http2 = match self.http2 {
+            None => "",
+            Some(Http2::Deny) => " --http2 deny",
+            Some(Http2::Off) => " --http2 off",
+        };
+        format!("{output}{http2}")
+    }
+
     /// What a connection to the listener is.
     pub(super) fn connection(self) -> Scheme {
         if self.tls {

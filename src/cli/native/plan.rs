@@ -12,6 +12,8 @@ pub(super) const FORWARDED_PROTO: &str = "x-forwarded-proto";
 pub(super) const FORWARDED_PORT: &str = "x-forwarded-port";
 /// Longer expressions are refused: Envoy evaluates them for every connection or request.
 const LONGEST_EXPRESSION: usize = 64 * 1024;
+/// Rules times overrides: each rule's filter chain, or its part of an expression, names every override.
+const MOST_COMBINATIONS: usize = 5000;
 
 /// What has to be done in a filter chain.
 #[derive(Debug, Default)]
@@ -56,6 +58,9 @@ pub(super) struct Plan {
 pub(super) fn of(config: &Config, options: Options) -> Result<Plan, Vec<Refusal>> {
     let mut refusals = Refusals::default();
     refuse_what_has_no_form(config, &mut refusals);
+    if refuse_too_many(config, &mut refusals) {
+        return Err(refusals.into_vec());
+    }
     removal::refuse_what_is_read(config, &mut refusals);
     if !config.judges_schemes() {
         let mut chain = Chain::default();
@@ -93,6 +98,22 @@ fn finish(form: Form, differences: Vec<String>, refusals: Refusals) -> Result<Pl
     } else {
         Err(refusals)
     }
+}
+
+/// Refuses what would make a configuration that no Envoy should hold, before it is made.
+fn refuse_too_many(config: &Config, refusals: &mut Refusals) -> bool {
+    let (rules, overrides) = (config.trusted_load_balancers.len(), config.routes.len());
+    let too_many = rules.max(1).saturating_mul(overrides.max(1)) > MOST_COMBINATIONS;
+    if too_many {
+        refusals.refuse(
+            if overrides > rules { "routes" } else { "trustedLoadBalancers" },
+            &format!(
+                "{rules} rules and {overrides} overrides would be written for each other, and at most {MOST_COMBINATIONS} such pairs are"
+            ),
+            "join rules and overrides that say the same, or keep the module",
+        );
+    }
+    too_many
 }
 
 fn refuse_what_has_no_form(config: &Config, refusals: &mut Refusals) {
@@ -199,4 +220,48 @@ pub(super) fn formatted(expression: &str, refusals: &mut Refusals) -> String {
         );
     }
     format!("%CEL({expression})%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configuration(rules: usize, overrides: usize) -> Config {
+        let rules: Vec<Value> = (0..rules)
+            .map(|index| {
+                let block = format!("10.{}.{}.0/24", index / 256, index % 256);
+                json!({"name": format!("lb{index}"), "match": {"ipBlocks": [block]}, "forwardedProto": {"default": "https"}})
+            })
+            .collect();
+        let overrides: Vec<Value> = (0..overrides)
+            .map(|index| {
+                json!({"name": format!("r{index}"), "match": {"hosts": [format!("h{index}.example.com")]}, "timeout": "3s"})
+            })
+            .collect();
+        let mut text = json!({"peerAddress": "filterState", "trustedLoadBalancers": rules});
+        if !overrides.is_empty() {
+            text["routes"] = json!(overrides);
+            text["defaults"] = json!({"timeout": "15s"});
+        }
+        let loaded = crate::config::load(text.to_string().as_bytes());
+        loaded
+            .config
+            .unwrap_or_else(|| panic!("{:?}", loaded.problems))
+    }
+
+    #[test]
+    fn rules_times_overrides_are_bounded() {
+        for chains in [true, false] {
+            let options = Options::standalone(chains);
+            assert!(of(&configuration(50, 100), options).is_ok());
+            let refused = of(&configuration(51, 100), options).expect_err("it is too much");
+            let reasons: Vec<&str> = refused.iter().map(|one| one.reason.as_str()).collect();
+            assert_eq!(
+                reasons,
+                [
+                    "51 rules and 100 overrides would be written for each other, and at most 5000 such pairs are"
+                ]
+            );
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! What Envoy's own filters can't say of a configuration, and what would have to go.
 
+use std::collections::HashSet;
+
 use crate::config::{Path, Problem, Severity};
 
 /// One thing that can't be said.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::cli) struct Refusal {
     /// The field, as it is written in the configuration.
     pub(in crate::cli) place: String,
@@ -78,14 +80,17 @@ impl Refusal {
     }
 }
 
-/// All of them, each once.
+/// All of them, each once, in the order in which they were found.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Refusals(Vec<Refusal>);
+pub(super) struct Refusals {
+    list: Vec<Refusal>,
+    known: HashSet<Refusal>,
+}
 
 impl Refusals {
     pub(super) fn add(&mut self, refusal: Refusal) {
-        if !self.0.contains(&refusal) {
-            self.0.push(refusal);
+        if self.known.insert(refusal.clone()) {
+            self.list.push(refusal);
         }
     }
 
@@ -94,6 +99,6 @@ impl Refusals {
     }
 
     pub(super) fn into_vec(self) -> Vec<Refusal> {
-        self.0
+        self.list
     }
 }

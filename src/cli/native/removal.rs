@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::filters::remove_matching;
+use super::options::Options;
 use super::plan::{FORWARDED_PORT, FORWARDED_PROTO};
 use super::policy::{self, STREAM_DURATION};
 use super::refusal::Refusals;
@@ -10,8 +11,9 @@ use super::variants::patterns;
 use crate::config::{Config, HeaderMatch, PeerAddress, RequestMatch, SignalForm};
 
 /// Helper headers, and the variants of what is written, whoever sent them.
-pub(super) fn from_everybody(config: &Config) -> Vec<Value> {
-    let exact: &[&str] = if policy::wants_no_internal_client(config) {
+pub(super) fn from_everybody(config: &Config, options: Options) -> Vec<Value> {
+    let taken_from_anybody = options.version.minor < 40;
+    let exact: &[&str] = if taken_from_anybody && policy::wants_no_internal_client(config) {
         &[STREAM_DURATION]
     } else {
         &[]

@@ -84,6 +84,9 @@ codes! {
     LUA_LEFT_IN_PLACE = "lua-left-in-place",
         "A Lua filter on the same workload writes x-forwarded-proto too. Whichever runs later overwrites the other, and the script writes it for everybody.",
         "Take the Lua filter out. `trusted-lb migrate` tells what of it the plugin has to do.";
+    NOT_NATIVE = "not-native",
+        "`check --target native` asks whether Envoy's own filters can do what the configuration says. They can't do this part of it.",
+        "Write what the finding names, or keep the module; docs/comparison.md has both.";
     WRITTEN_TWICE = "written-twice",
         "A field stands twice in the same object. kubectl and Envoy take the last one in silence.",
         "Leave one of them out.";
