@@ -12,7 +12,7 @@ use super::policy::Policy;
 use super::problem::closest;
 use super::read::{At, Fields};
 use super::seen::Seen;
-use super::signals::{Signal, SignalForm};
+use super::signals::{ForwardedProto, Signal, SignalForm};
 use super::trust::{self, TrustedLoadBalancer};
 use super::untrusted::{Untrusted, UntrustedProto};
 
@@ -36,7 +36,8 @@ object! {
     /// When `:scheme` follows a trusted peer's scheme; Envoy's redirects and OAuth2 use it. `auto`: on HTTP/1, as Envoy
     /// does itself for a trusted x-forwarded-proto. For an untrusted peer `:scheme` is always the connection's own.
     rewrite_scheme: RewriteScheme = optional "rewriteScheme": RewriteScheme, "auto", "always";
-    /// Also write `x-forwarded-port`, 443 or 80, unless that header itself told the scheme.
+    /// Also write `x-forwarded-port`, 443 or 80, unless that header itself told the scheme. Rules that read this header read
+    /// 443 as https and 80 as http then, whatever other ports they name.
     forwarded_port: bool = optional "forwardedPort": Boolean, "false", "true";
     /// Timeouts and retries for requests that no route overrides, whoever sends them.
     defaults: Policy = optional "defaults": Policy, "none", "{timeout: 15s}";
@@ -190,6 +191,7 @@ fn across_parts(config: &Config, fields: &Fields<'_>) {
     }
     helpers_have_a_token(config, fields);
     overwritten_signals(config, fields.at());
+    contradicted_signals(config, fields.at());
     trust::trust_of_everybody(&config.trusted_load_balancers, fields);
     kept_headers(config, fields.at());
 }
@@ -303,7 +305,71 @@ fn overwritten_signals(config: &Config, at: At<'_>) {
     }
 }
 
+/// What is written into a header that tells the scheme would be read as the other scheme, by a second plugin and after an
+/// internal redirect.
+fn contradicted_signals(config: &Config, at: At<'_>) {
+    // Items with mistakes are left out, so that the others' positions are wrong.
+    if at.problems.errors() > 0 {
+        return;
+    }
+    let rules = config.trusted_load_balancers.iter();
+    let of_rules = rules.map(|rule| Some(&rule.forwarded_proto));
+    let routes = config.routes.iter();
+    let of_routes = routes.map(|route| route.forwarded_proto.as_ref());
+    contradictions(
+        "trustedLoadBalancers",
+        config,
+        &mut of_rules.enumerate(),
+        at,
+    );
+    contradictions("routes", config, &mut of_routes.enumerate(), at);
+}
+
+fn contradictions(
+    list: &str,
+    config: &Config,
+    all: &mut dyn Iterator<Item = (usize, Option<&ForwardedProto>)>,
+    at: At<'_>,
+) {
+    for (index, proto) in all {
+        for (position, signal) in proto.into_iter().flat_map(|proto| &proto.from).enumerate() {
+            let Some((written, meant)) = signal.contradicts(config.forwarded_port) else {
+                continue;
+            };
+            let item = Here::Item(&Here::Field(at.here, list), index);
+            at.problems.error_with_help(
+                &Here::Item(
+                    &Here::Field(&Here::Field(&item, "forwardedProto"), "from"),
+                    position,
+                ),
+                &format_args!(
+                    "{written} means {meant} here, but this filter writes it for the other scheme"
+                ),
+                &"take it out of the list: what the filter wrote is read again after an internal redirect and by a second plugin",
+            );
+        }
+    }
+}
+
 impl Config {
+    /// Reads what the filter itself writes as what is meant by it, whatever other values the configuration names: a second
+    /// plugin sees it, and this one after an internal redirect.
+    pub(super) fn read_back(&mut self) {
+        let of_rules = self
+            .trusted_load_balancers
+            .iter_mut()
+            .map(|rule| &mut rule.forwarded_proto);
+        let of_routes = self
+            .routes
+            .iter_mut()
+            .filter_map(|route| route.forwarded_proto.as_mut());
+        for proto in of_rules.chain(of_routes) {
+            for signal in &mut proto.from {
+                signal.read_back(self.forwarded_port);
+            }
+        }
+    }
+
     /// Every signal of the configuration.
     pub(crate) fn signals(&self) -> impl Iterator<Item = &Signal> {
         let of_rules = self

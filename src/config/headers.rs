@@ -67,11 +67,14 @@ const OWNED: &[Owned] = &[
         instead: "leave it to Envoy; numTrustedProxies says how much of it is believed",
     },
     Owned {
-        name: "x-forwarded-proto",
+        name: PROTO,
         why: "is never removed: without it Envoy answers 404 if httpsRedirect is on",
         instead: "it is overwritten for untrusted peers; see untrusted.forwardedProto",
     },
 ];
+
+/// Written for every request.
+pub(crate) const PROTO: &str = "x-forwarded-proto";
 
 /// Written with `forwardedPort`, so that it can't be a helper. An untrusted peer's is removed.
 pub(crate) const PORT: &str = "x-forwarded-port";

@@ -138,7 +138,7 @@ pub fn load(text: &[u8]) -> Loaded {
 #[must_use]
 pub fn load_document(node: &Node) -> Loaded {
     let problems = Problems::default();
-    let config = Config::read(At {
+    let mut config = Config::read(At {
         node,
         here: &Here::Root,
         problems: &problems,
@@ -148,6 +148,9 @@ pub fn load_document(node: &Node) -> Loaded {
         && problems.errors() == 0
     {
         warnings::find(config, &problems);
+    }
+    if let Some(config) = &mut config {
+        config.read_back();
     }
     let refused = problems.errors() > 0;
     Loaded {

@@ -5,7 +5,7 @@ use super::declare::Kind;
 use super::declare::{Distinct, Name, Notation, Rule, Set, object, text};
 use super::document::{Node, quoted};
 use super::forwarded::{KNOWN_SIGNALS, known_signal};
-use super::headers::{self, HeaderCopy, HeaderName, HeaderToken, HeaderValue, PORT};
+use super::headers::{self, HeaderCopy, HeaderName, HeaderToken, HeaderValue, PORT, PROTO};
 use super::problem::closest;
 use super::read::At;
 use super::trust::Port;
@@ -35,6 +35,14 @@ impl Scheme {
         match self {
             Scheme::Http => "80",
             Scheme::Https => "443",
+        }
+    }
+
+    /// The scheme's default port.
+    fn port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
         }
     }
 }
@@ -93,6 +101,55 @@ pub struct Signal {
     pub name: HeaderName,
     /// How its value reads.
     pub form: SignalForm,
+}
+
+impl Signal {
+    /// What this filter writes into the header and this form takes for the other scheme, and that scheme.
+    pub(super) fn contradicts(&self, writes_port: bool) -> Option<(&'static str, &'static str)> {
+        let both = |written: [&'static str; 2], https_is_http: bool, http_is_https: bool| {
+            let [https, http] = written;
+            if https_is_http {
+                Some((https, "http"))
+            } else {
+                http_is_https.then_some((http, "https"))
+            }
+        };
+        let [plain, tls] = [Scheme::Http, Scheme::Https];
+        match &self.form {
+            SignalForm::Port { https, http } if writes_port => both(
+                [tls.default_port(), plain.default_port()],
+                http.contains(&tls.port()),
+                https.contains(&plain.port()),
+            ),
+            SignalForm::Values { https, http } if self.name.as_str() == PROTO => both(
+                [tls.as_str(), plain.as_str()],
+                http.iter().any(|value| value == tls.as_str()),
+                https.iter().any(|value| value == plain.as_str()),
+            ),
+            _ => None,
+        }
+    }
+
+    /// Adds what this filter writes into the header.
+    pub(super) fn read_back(&mut self, writes_port: bool) {
+        match &mut self.form {
+            SignalForm::Port { https, http } if writes_port => {
+                add(https, Scheme::Https.port());
+                add(http, Scheme::Http.port());
+            }
+            SignalForm::Values { https, http } if self.name.as_str() == PROTO => {
+                add(https, Scheme::Https.as_str().to_owned());
+                add(http, Scheme::Http.as_str().to_owned());
+            }
+            _ => {}
+        }
+    }
+}
+
+fn add<T: PartialEq>(list: &mut Vec<T>, one: T) {
+    if !list.contains(&one) {
+        list.push(one);
+    }
 }
 
 /// How a signal's value reads.

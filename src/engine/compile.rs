@@ -78,18 +78,20 @@ impl Compiler<'_> {
         let untrusted = self.untrusted(config);
         let defaults = self.policy(&config.defaults, &config::Policy::default());
         let overrides = config.routes.iter().enumerate();
-        let overrides = overrides
+        let overrides: Vec<Override> = overrides
             .map(|(index, route)| self.one_override(index, route, &config.defaults))
             .collect();
         self.names.all_read_names_are_in();
         self.mark_removals(config);
         self.names.finish();
+        let forgotten = self.removed_though_read(&defaults, &overrides);
         Engine {
             names: std::mem::replace(&mut self.names, HeaderNames::new()),
             peer,
             helper_token,
             rules,
             untrusted,
+            forgotten,
             rewrite_scheme: config.rewrite_scheme,
             forwarded_port: config.forwarded_port,
             defaults,
@@ -169,6 +171,28 @@ impl Compiler<'_> {
                 .as_ref()
                 .map(|proto| self.forwarded_proto(proto)),
         }
+    }
+
+    /// The headers that policies and overrides read, and that are removed from untrusted requests.
+    fn removed_though_read(
+        &self,
+        defaults: &policy::Policy,
+        overrides: &[Override],
+    ) -> Vec<HeaderId> {
+        let conditions = overrides.iter().flat_map(|own| {
+            let request = &own.request;
+            request.headers.iter().chain(&request.not_headers)
+        });
+        let policies = overrides.iter().map(|own| &own.policy);
+        let policies = policies.chain([defaults]);
+        let keys = policies.filter_map(|policy| policy.retries.as_ref()?.idempotency_key);
+        let mut ids: Vec<HeaderId> = Vec::new();
+        for id in conditions.map(|condition| condition.header).chain(keys) {
+            if self.names.is_removed_from_untrusted(id) && !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        ids
     }
 
     fn mark_removals(&mut self, config: &Config) {

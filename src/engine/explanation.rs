@@ -24,9 +24,10 @@ pub struct Explanation<'a> {
 impl Engine {
     /// Decides as [`Engine::decide`] does, by the same functions, and says how it came to that.
     pub fn explain<'a, R: Request>(&'a self, request: &'a R) -> Explanation<'a> {
-        let facts = Facts::new(&self.names, request);
+        let arrived = Facts::new(&self.names, request);
+        let mut facts = Facts::new(&self.names, request);
         let peer = DirectPeer::new(&self.peer);
-        let decision = self.decide_on(&facts, &peer);
+        let decision = self.decide_on(&mut facts, &peer);
         let own = decision
             .applied_override
             .and_then(|index| self.overrides.get(index));
@@ -39,7 +40,7 @@ impl Engine {
             rules: self
                 .rules
                 .iter()
-                .map(|rule| rule.matches.unmet(&facts, &peer))
+                .map(|rule| rule.matches.unmet(&arrived, &peer))
                 .collect(),
             overrides: self.overrides.unmet(&facts),
             decision,

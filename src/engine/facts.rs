@@ -49,6 +49,17 @@ impl<'r> Headers<'r> {
         }
     }
 
+    fn forget(&mut self, id: HeaderId) {
+        let index = id.index();
+        let values = match self.first.get_mut(index) {
+            Some(values) => Some(values),
+            None => self.others.get_mut(index - FIRST),
+        };
+        if let Some(values) = values {
+            *values = HeaderValues::Absent;
+        }
+    }
+
     #[inline(always)]
     fn get(&self, id: HeaderId) -> HeaderValues<'r> {
         let index = id.index();
@@ -108,6 +119,14 @@ impl<'r, R: Request> Facts<'r, R> {
     #[inline]
     pub(crate) fn header(&self, id: HeaderId) -> HeaderValues<'r> {
         self.headers.get(id)
+    }
+
+    /// From now on these headers are absent.
+    #[inline]
+    pub(crate) fn forget(&mut self, ids: &[HeaderId]) {
+        for id in ids {
+            self.headers.forget(*id);
+        }
     }
 
     /// The host of `:authority`: without port and trailing dot, in the case it came in.

@@ -55,6 +55,9 @@ pub struct Engine {
     helper_token: Secret,
     rules: Vec<Rule>,
     untrusted: Untrusted,
+    /// Headers that overrides and policies read, and that are removed from untrusted requests: absent there for whatever
+    /// is decided once nobody is trusted, as they are for the upstream.
+    forgotten: Vec<HeaderId>,
     rewrite_scheme: RewriteScheme,
     forwarded_port: bool,
     defaults: Policy,
@@ -66,33 +69,38 @@ pub struct Engine {
 impl Engine {
     /// Decides what becomes of a request.
     pub fn decide<'a, R: Request>(&'a self, request: &'a R) -> Decision<'a> {
-        let facts = Facts::new(&self.names, request);
+        let mut facts = Facts::new(&self.names, request);
         let peer = DirectPeer::new(&self.peer);
-        self.decide_on(&facts, &peer)
+        self.decide_on(&mut facts, &peer)
     }
 
     fn decide_on<'a, R: Request>(
         &'a self,
-        facts: &Facts<'a, R>,
+        facts: &mut Facts<'a, R>,
         peer: &DirectPeer<'_>,
     ) -> Decision<'a> {
         let mut rules = self.rules.iter();
         let rule = rules.position(|rule| rule.matches.unmet(facts, peer).is_none());
+        let sender = self.sender(rule);
+        let trusted = sender != Sender::Untrusted;
+        let refusal = if trusted {
+            None
+        } else {
+            self.untrusted.refuses(facts, peer)
+        };
+        if !trusted {
+            facts.forget(&self.forgotten);
+        }
+        let facts = &*facts;
         let applied_override = self.overrides.find(facts);
         let own = applied_override.and_then(|index| self.overrides.get(index));
         let (scheme, source) = self.scheme(facts, rule, own);
 
         let mut changes = Changes::new();
-        let sender = self.sender(rule);
-        let trusted = sender != Sender::Untrusted;
         self.write_forwarded_proto(facts, trusted, scheme, &mut changes);
         self.remove_headers(facts, trusted, &mut changes);
         self.write_scheme(facts, trusted, scheme, &mut changes);
         self.write_port(facts, scheme, source, &mut changes);
-        let refusal = match sender {
-            Sender::Untrusted => self.untrusted.refuses(facts, peer),
-            Sender::Trusted | Sender::NotJudged => None,
-        };
         if refusal.is_some() && self.mode == Mode::Enforce {
             changes.refused();
         } else {

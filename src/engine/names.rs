@@ -253,6 +253,13 @@ impl HeaderNames {
             .unwrap_or_default()
     }
 
+    /// Whether a header of this name is removed if no rule trusts the peer: by itself, or as a variant of another.
+    pub(crate) fn is_removed_from_untrusted(&self, id: HeaderId) -> bool {
+        let name = self.names.get(id.index());
+        let of = name.and_then(|name| name.removable);
+        of.is_some_and(|of| self.removal(of).untrusted)
+    }
+
     /// Says when a header is removed.
     pub(crate) fn mark(&mut self, id: HeaderId, mark: impl FnOnce(&mut Removal)) {
         if let Some(name) = self.names.get_mut(id.index()) {

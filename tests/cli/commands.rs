@@ -84,6 +84,7 @@ const BEYOND_THE_SCHEMA: &[(&str, &str)] = &[
     ),
     ("trust-together", "arithmetic on addresses"),
     ("overwritten-signal", "one field against another"),
+    ("contradicted-signals", "one field against another"),
     ("same-name-twice", "uniqueness by one field"),
     ("helper-without-token", "one field against another"),
     ("token-without-helper", "one field against another"),

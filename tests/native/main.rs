@@ -7,3 +7,4 @@ mod cases;
 mod fuzz_corpus;
 mod plain;
 mod properties;
+mod second_pass;

@@ -1,4 +1,4 @@
-//! What holds for every configuration and every request, tried with arbitrary ones.
+//! Which rule and which override apply, whatever they are.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,18 +8,9 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 use testkit::wasm_host;
-use trusted_lb::config;
-use trusted_lb::engine::{Engine, Operation};
 
+use super::{engine, read};
 use crate::plain::Plain;
-
-fn engine(config: &Value) -> Engine {
-    let loaded = config::load(config.to_string().as_bytes());
-    let config = loaded
-        .config
-        .unwrap_or_else(|| panic!("{config:#}: {:#?}", loaded.problems));
-    Engine::new(&config, &|_| Some("correct-horse".to_owned())).expect("secrets are there")
-}
 
 const HOSTS: &[&str] = &[
     "a.example.com",
@@ -47,7 +38,7 @@ fn some(of: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static str>>
     subsequence(of.to_vec(), 1..=3)
 }
 
-fn route_match() -> impl Strategy<Value = Value> {
+pub(super) fn route_match() -> impl Strategy<Value = Value> {
     let paths = prop::collection::vec(path_match(), 1..3).prop_map(|mut paths| {
         paths.dedup();
         paths
@@ -131,173 +122,8 @@ fn request() -> impl Strategy<Value = Plain> {
         })
 }
 
-/// A configuration with a load balancer in 10.0.0.0/8, told by some signals.
-fn configuration() -> impl Strategy<Value = Value> {
-    let signals = subsequence(
-        vec![
-            json!("x-forwarded-port"),
-            json!("cf-visitor"),
-            json!("x-forwarded-ssl"),
-            json!("forwarded"),
-            json!("cloudfront-forwarded-proto"),
-            json!("fastly-ssl"),
-            json!("front-end-https"),
-            json!({"header": "x-tls", "https": ["1"], "http": ["0"]}),
-        ],
-        0..5,
-    );
-    let policy = (
-        select(&["keep", "cap", "replace"][..]),
-        select(&["inherit", "disable"][..]),
-        select(&["skip", "apply"][..]),
-        0..3_u32,
-    );
-    (
-        signals,
-        select(&["http", "https", "connection"][..]),
-        select(&["auto", "always"][..]),
-        policy,
-    )
-        .prop_map(|(signals, default, rewrite, (headers, others, streams, attempts))| {
-            json!({
-                "peerAddress": "source",
-                "trustedLoadBalancers": [{
-                    "name": "lb",
-                    "match": {"ipBlocks": ["10.0.0.0/8"]},
-                    "forwardedProto": {"from": signals, "default": default},
-                }],
-                "rewriteScheme": rewrite,
-                "defaults": {
-                    "timeout": "15s",
-                    "requestHeaders": headers,
-                    "streams": streams,
-                    "retries": {
-                        "attempts": attempts, "perTryTimeout": "2s", "retryOn": ["reset"], "statusCodes": [503],
-                        "otherMethods": others,
-                    },
-                },
-            })
-        })
-}
-
-/// A request as the connection manager hands it over, with whatever the peer thought of.
-fn arriving() -> impl Strategy<Value = Plain> {
-    let name = prop_oneof![
-        6 => select(&[
-            "x-forwarded-port", "cf-visitor", "x-forwarded-ssl", "forwarded", "cloudfront-forwarded-proto",
-            "fastly-ssl", "front-end-https", "x-tls", "x_forwarded_proto", "x-forwarded_proto", "x_forwarded-proto",
-            "x-forwarded-scheme", "x-url-scheme", "x_tls", "upgrade", "connection", "x-envoy-max-retries",
-            "x-envoy-upstream-rq-timeout-ms", "x-envoy-retry-on", "x-envoy-upstream-rq-per-try-timeout-ms",
-        ][..]).prop_map(str::to_owned),
-        1 => "[a-z_-]{1,12}",
-    ];
-    let value = prop_oneof![
-        4 => select(&[
-            "https", "http", "HTTPS", "wss", "443", "80", "on", "off", "1", "0", "proto=https", "for=x;proto=http",
-            r#"{"scheme":"https"}"#, "https,http", "", "upgrade", "websocket", "99999999999999999999", "-1",
-        ][..]).prop_map(|value| value.as_bytes().to_vec()),
-        2 => prop::collection::vec(any::<u8>(), 0..24),
-    ];
-    (
-        prop::collection::vec((name, value), 0..8),
-        select(&["GET", "POST", "CONNECT"][..]),
-        select(&["http", "https"][..]),
-        select(&["HTTP/1.1", "HTTP/2", "HTTP/3"][..]),
-        select(
-            &[
-                "10.0.0.7:41234",
-                "203.0.113.9:4711",
-                "10.0.0.7:0",
-                "/run/envoy.sock",
-                "[::ffff:10.0.0.7]:5",
-            ][..],
-        ),
-    )
-        .prop_map(|(extra, method, scheme, protocol, source)| {
-            let fixed = [
-                (":method", method),
-                (":scheme", scheme),
-                (":authority", "app.example.com"),
-                (":path", "/"),
-                ("x-forwarded-proto", "http"),
-                ("x-forwarded-for", "10.0.0.7"),
-            ];
-            let mut headers: Vec<(Vec<u8>, Vec<u8>)> = fixed
-                .map(|(name, value)| (name.into(), value.into()))
-                .into();
-            headers.extend(
-                extra
-                    .into_iter()
-                    .map(|(name, value)| (name.into_bytes(), value)),
-            );
-            let request = wasm_host::Request {
-                headers,
-                properties: BTreeMap::new(),
-            };
-            Plain(
-                request
-                    .property("source.address", source)
-                    .property("request.protocol", protocol),
-            )
-        })
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn deciding_on_its_own_output_changes_nothing(
-        config in configuration(),
-        request in arriving(),
-    ) {
-        let engine = engine(&config);
-        let once = request.after(&engine.decide(&request).operations);
-        let again = engine.decide(&once);
-        prop_assert!(again.operations.is_empty(), "{:?}\n{:?}", again.operations, once);
-    }
-
-    #[test]
-    fn what_is_written_is_a_valid_header(config in configuration(), request in arriving()) {
-        let engine = engine(&config);
-        for operation in engine.decide(&request).operations {
-            if let Operation::Set { name, value } = operation {
-                prop_assert!(name == ":scheme" || http::HeaderName::from_bytes(name.as_bytes()).is_ok());
-                prop_assert!(http::HeaderValue::from_str(value).is_ok());
-                prop_assert!(!value.is_empty());
-                if name == "x-forwarded-proto" || name == ":scheme" {
-                    prop_assert!(matches!(value, "http" | "https"));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn nothing_that_an_untrusted_peer_sends_changes_the_scheme(
-        config in configuration(),
-        request in arriving(),
-        tls in any::<bool>(),
-    ) {
-        let engine = engine(&config);
-        let mut request = request.0.property("source.address", "203.0.113.9:4711");
-        if tls {
-            request = request.property("connection.tls_version", "TLSv1.3");
-        }
-        let request = Plain(request);
-        let decision = engine.decide(&request);
-        prop_assert_eq!(decision.rule, None);
-        let after = request.after(&decision.operations);
-        let connection = if tls { "https" } else { "http" };
-        for name in ["x-forwarded-proto", ":scheme"] {
-            let values: Vec<&[u8]> = after.0.headers.iter()
-                .filter(|(known, _)| known == name.as_bytes())
-                .map(|(_, value)| value.as_slice())
-                .collect();
-            prop_assert_eq!(&values, &[connection.as_bytes()], "{}", name);
-        }
-        for gone in ["x_forwarded_proto", "x-forwarded_proto", "x_forwarded-proto", "x-forwarded-ssl", "forwarded"] {
-            prop_assert!(after.0.headers.iter().all(|(name, _)| name != gone.as_bytes()), "{}", gone);
-        }
-    }
 
     #[test]
     fn the_first_listed_route_that_matches_wins(
@@ -409,33 +235,6 @@ fn from(peer: IpAddr) -> Plain {
     Plain(request.property("source.address", SocketAddr::new(peer, 4711).to_string()))
 }
 
-/// The same document with the fields of every object the other way round, and every number as a double.
-fn reordered(value: &Value) -> String {
-    match value {
-        Value::Object(fields) => {
-            let fields: Vec<String> = fields
-                .iter()
-                .rev()
-                .map(|(name, value)| format!("\n {}:\t{}", json!(name), reordered(value)))
-                .collect();
-            format!("{{{}\n}}", fields.join(" ,"))
-        }
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(reordered).collect();
-            format!("[ {} ]", items.join(" , "))
-        }
-        Value::Number(number) => format!("{number}.0e0"),
-        other => other.to_string(),
-    }
-}
-
-fn read(text: &str) -> config::Config {
-    let loaded = config::load(text.as_bytes());
-    loaded
-        .config
-        .unwrap_or_else(|| panic!("{text}: {:#?}", loaded.problems))
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -476,17 +275,6 @@ proptest! {
             prop_assert_eq!(together.decide(&request).rule, matching.first().copied());
             prop_assert_eq!(turned.decide(&request).rule, matching.last().map(|last| alone.len() - 1 - last));
         }
-    }
-
-    #[test]
-    fn the_order_of_fields_and_the_form_of_numbers_change_nothing(
-        config in configuration(),
-        matches in prop::collection::vec(route_match(), 0..6),
-    ) {
-        let mut document = config;
-        let routes = matches.iter().enumerate().map(|(index, one)| json!({"name": format!("{index}"), "match": one, "timeout": "1s"}));
-        document["routes"] = routes.collect();
-        prop_assert_eq!(read(&reordered(&document)), read(&document.to_string()));
     }
 
     #[test]
