@@ -74,7 +74,7 @@ fn nested(value: &Node, indent: usize, out: &mut String) {
     }
 }
 
-fn flow(node: &Node) -> String {
+pub(super) fn flow(node: &Node) -> String {
     match node {
         Node::Text(plain) => text(plain),
         Node::List(_) => "[]".to_owned(),

@@ -11,6 +11,7 @@ mod documentation;
 mod files;
 mod fuzz_corpus;
 mod language;
+mod loaded;
 mod migrate;
 mod overridden;
 mod where_people_check;

@@ -2,6 +2,7 @@
 
 mod around;
 mod envelope;
+mod loaded;
 mod manager;
 mod overridden;
 mod run;
@@ -34,6 +35,8 @@ pub(super) struct Checked {
     pub(super) suggested_routes: Vec<String>,
     /// The commands that write configurations as Envoy's own filters, for those that they can say.
     pub(super) native: Vec<String>,
+    /// What running gateways have loaded as it is meant, a line each.
+    pub(super) as_meant: Vec<String>,
 }
 
 /// Problems of one configuration that aren't shown.
@@ -54,6 +57,7 @@ pub(super) fn sources(sources: &[Rc<Source>], target: CheckTarget) -> Checked {
         }
     }
     let mut plugins = all.take_plugins();
+    let running = all.take_running();
     checked.diagnostics.append(&mut all.findings);
     checked
         .diagnostics
@@ -71,8 +75,11 @@ pub(super) fn sources(sources: &[Rc<Source>], target: CheckTarget) -> Checked {
     checked
         .diagnostics
         .extend(around::findings(&plugins, &setup));
+    let mut compared = loaded::compare(&plugins, &setup, &running);
+    checked.diagnostics.append(&mut compared.diagnostics);
+    checked.as_meant = std::mem::take(&mut compared.as_meant);
     let mut overrides = overridden::Found::new(&all.resources);
-    for plugin in &mut plugins {
+    for (index, plugin) in plugins.iter_mut().enumerate() {
         checked.configurations.push(Rc::clone(&plugin.source));
         match native::command(plugin) {
             Ok(command) => checked.native.push(command),
@@ -87,7 +94,8 @@ pub(super) fn sources(sources: &[Rc<Source>], target: CheckTarget) -> Checked {
             }
             Err(_) => {}
         }
-        let surroundings = setup.surroundings(plugin);
+        let mut surroundings = setup.surroundings(plugin);
+        surroundings.extend(compared.surroundings(index));
         let mut problems = std::mem::take(&mut plugin.loaded.problems);
         if let Some(config) = &plugin.loaded.config {
             let holder = plugin.resource.and_then(|index| all.resources.get(index));

@@ -185,6 +185,12 @@ fn native(out: &mut String, checked: &Checked) {
 }
 
 fn summary(out: &mut String, inputs: &files::Inputs, checked: &Checked) {
+    for line in checked.as_meant.iter().take(MOST_OF_ALL) {
+        let _ = writeln!(out, "{line}");
+    }
+    if !checked.as_meant.is_empty() {
+        out.push('\n');
+    }
     if !checked.suggested_routes.is_empty() {
         out.push_str("add to routes, in front of others that match the same requests:\n\n");
         for route in checked.suggested_routes.iter().take(MOST_OF_ALL) {

@@ -20,12 +20,12 @@ use crate::config::{self, Loaded, Node};
 pub(super) struct Place<'l> {
     /// What holds it, for people.
     pub(super) holder: &'l str,
-    manager: Option<Manager>,
+    pub(super) manager: Option<Manager>,
     proxy_protocol: bool,
     /// What network filters of the same chain write.
     filter_state: Vec<(String, Written)>,
     /// The name of the filter or extension.
-    name: Option<&'l Located>,
+    pub(super) name: Option<&'l Located>,
     /// A merge key of the file, if Envoy itself reads it.
     merge: Option<&'l Range<usize>>,
 }
@@ -75,12 +75,33 @@ pub(super) fn is_envoy(document: &Located) -> bool {
             .any(|field| SIGNS.iter().any(|name| is_spelling_of(&field.name, name)))
 }
 
+/// What `walk` comes by.
+pub(super) enum Met<'w, 'l> {
+    /// An `HttpConnectionManager`. The place's manager is this one.
+    Manager(&'l Located, &'w Place<'l>),
+    /// A Wasm filter.
+    Wasm(&'l Located, &'w Place<'l>),
+}
+
 /// Looks for Wasm filters in a value and everything below it.
 pub(super) fn search<'l>(
     source: &Rc<Source>,
     located: &'l Located,
-    mut place: Place<'l>,
+    place: Place<'l>,
     contents: &mut Contents,
+) {
+    walk(located, place, &mut |met| {
+        if let Met::Wasm(wasm, place) = met {
+            wasm_filter(source, wasm, place, contents);
+        }
+    });
+}
+
+/// Goes through a value and everything below it.
+pub(super) fn walk<'l>(
+    located: &'l Located,
+    mut place: Place<'l>,
+    visit: &mut dyn FnMut(Met<'_, 'l>),
 ) {
     if let Some(name) = located.get("name") {
         place.name = Some(name);
@@ -90,7 +111,7 @@ pub(super) fn search<'l>(
         message = content;
         match kind {
             "envoy.extensions.filters.http.wasm.v3.Wasm" => {
-                wasm_filter(source, content, &place, contents);
+                visit(Met::Wasm(content, &place));
                 return;
             }
             "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
@@ -99,6 +120,7 @@ pub(super) fn search<'l>(
                     filter_state: place.filter_state.clone(),
                     ..Manager::read(content)
                 });
+                visit(Met::Manager(content, &place));
             }
             _ => {}
         }
@@ -116,15 +138,20 @@ pub(super) fn search<'l>(
         .filter_state
         .extend(network.iter().flat_map(filter_state));
     for field in message.fields() {
-        search(source, &field.value, place.clone(), contents);
+        walk(&field.value, place.clone(), visit);
     }
     for item in message.items() {
-        search(source, item, place.clone(), contents);
+        walk(item, place.clone(), visit);
     }
 }
 
 /// `envoy.extensions.filters.http.wasm.v3.Wasm`.
-fn wasm_filter(source: &Rc<Source>, wasm: &Located, place: &Place<'_>, contents: &mut Contents) {
+pub(super) fn wasm_filter(
+    source: &Rc<Source>,
+    wasm: &Located,
+    place: &Place<'_>,
+    contents: &mut Contents,
+) {
     let plugin = wasm.proto("config");
     let at = |path: &[&str]| plugin.and_then(|plugin| plugin.proto_at(path));
     let mut evidence = Evidence::default();

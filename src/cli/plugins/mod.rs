@@ -6,6 +6,7 @@ mod envoy;
 mod handed;
 mod kubernetes;
 mod ours;
+mod running;
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -15,8 +16,10 @@ use super::report::Diagnostic;
 use super::setup::{Manager, Resource};
 use crate::config::{self, Loaded};
 pub(super) use kubernetes::resources;
+pub(super) use running::{Content, Filter, Node, Running};
 
 /// A plugin of ours in a file.
+#[derive(Clone)]
 pub(super) struct Plugin {
     /// What holds its configuration, for people.
     pub(super) holder: String,
@@ -59,6 +62,8 @@ pub(super) struct Contents {
     pub(super) resources: Vec<Resource>,
     /// Files that kustomizations name as patches: parts of resources.
     pub(super) patches: Vec<PathBuf>,
+    /// What running Envoys have.
+    pub(super) running: Vec<Running>,
     /// Resources and Envoy configurations, whatever is in them.
     pub(super) known: usize,
 }
@@ -74,11 +79,34 @@ impl Contents {
         self.plugins.extend(other.plugins);
         self.perhaps.extend(other.perhaps);
         self.findings.extend(other.findings);
+        self.running.extend(other.running);
         self.known += other.known;
     }
 
-    /// The plugins.
+    /// Every running Envoy: parts that don't say whose they are belong together.
+    pub(super) fn take_running(&mut self) -> Vec<Running> {
+        let mut whole = Vec::new();
+        let mut parts: Option<Running> = None;
+        for running in std::mem::take(&mut self.running) {
+            if running.is_whole() {
+                whole.push(running);
+            } else if let Some(parts) = &mut parts {
+                parts.join(running);
+            } else {
+                parts = Some(running);
+            }
+        }
+        whole.extend(parts.filter(Running::shows_filters));
+        whole
+    }
+
+    /// The plugins. Those of running Envoys only if there are no others, which they are compared with.
     pub(super) fn take_plugins(&mut self) -> Vec<Plugin> {
+        if self.plugins.is_empty() && self.findings.is_empty() {
+            for running in self.take_running() {
+                running.into_contents(self);
+            }
+        }
         let certain = std::mem::take(&mut self.plugins);
         if certain.is_empty() && self.findings.is_empty() {
             return std::mem::take(&mut self.perhaps);
@@ -104,8 +132,14 @@ fn document(
     perhaps: bool,
     contents: &mut Contents,
 ) -> Result<(), SyntaxError> {
+    let running = running::read(source, document);
+    if !running.is_empty() {
+        contents.known += running.len();
+        contents.running.extend(running);
+        return Ok(());
+    }
     if let Value::List(items) = &document.value {
-        // A list of listeners or filters, as `istioctl proxy-config -o json` prints it, or of resources.
+        // A list of filters or resources.
         for item in items {
             if is_json_patch(item) {
                 if ours::is_mentioned(document) {

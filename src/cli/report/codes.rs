@@ -96,4 +96,25 @@ codes! {
     OVERRIDDEN_BY_DEFAULTS = "overridden-by-defaults",
         "The plugin's `defaults` write x-envoy headers, which beat a route's own timeout and retries: those of a VirtualService, HTTPRoute, GRPCRoute or BackendTrafficPolicy.",
         "Add the `routes` entry that check prints, with `inherit`.";
+    NOT_LOADED = "not-loaded",
+        "A plugin is meant for a gateway, and what the gateway has loaded doesn't have it: requests pass without it, or wait.",
+        "If it has just been applied, take the dump again. Else `istioctl proxy-status` and the control plane's log say why it isn't sent.";
+    LOADED_DIFFERENTLY = "loaded-differently",
+        "A gateway has loaded another configuration than the files have, mostly an older one.",
+        "If the file has just been applied, take the dump again. Else apply it, and look for a refusal in the proxy's log.";
+    UPDATE_REFUSED = "update-refused",
+        "Envoy or the module has refused what the gateway got. What was loaded before serves on; a gateway that had nothing answers 500 or 403, or doesn't listen. Envoy's dump shows a configuration that the module refuses as if it were loaded.",
+        "Mend what the finding says. The proxy's log has the field, and `trusted_lb_configuration_refused` counts it.";
+    MODULE_NOT_FETCHED = "module-not-fetched",
+        "Istio's agent couldn't fetch the module, and has put a filter in its place that answers every request with 403, or with FAIL_OPEN one that does nothing.",
+        "The proxy's log says why: `error in converting the wasm config to local`. The agent tries again when the resource changes: `kubectl annotate` it.";
+    OTHER_MODULE = "other-module",
+        "The module that a gateway runs isn't the one that the files name, by its address or digest.",
+        "If the resource has just been applied, take the dump again. Else see imagePullPolicy and the proxy's log.";
+    LOADED_NOT_MEANT = "loaded-not-meant",
+        "A gateway has a plugin of ours loaded that no file has, or that the files mean for other gateways.",
+        "Give the files of all plugins of the gateway, or delete the resource that it comes from.";
+    WHOSE_DUMP = "whose-dump",
+        "Listeners and extensions alone don't say whose Envoy has them, so that a missing plugin can't be told from one that is for others.",
+        "Give the whole /config_dump, or add what `istioctl proxy-config bootstrap POD -o json` prints.";
 }

@@ -19,7 +19,7 @@ pub(super) use sarif::sarif;
 pub(super) use text::text;
 
 /// A finding in a file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Diagnostic {
     pub(super) code: &'static Code,
     pub(super) severity: Severity,

@@ -74,7 +74,7 @@ impl<'r> Reach<'r> {
         }
     }
 
-    pub(super) fn takes(&self, namespace: &str, labels: &[(&str, &str)]) -> bool {
+    pub(in crate::cli) fn takes(&self, namespace: &str, labels: &[(&str, &str)]) -> bool {
         self.scopes.iter().any(|scope| {
             scope.namespace.is_none_or(|own| own == namespace)
                 && scope.labels.iter().all(|label| labels.contains(label))
