@@ -74,7 +74,7 @@ codes! {
         "Put everything into one configuration.";
     PORT_WITHOUT_LISTENER = "port-without-listener",
         "A rule's `ports` are those of the gateway's container. No listener of the Gateway has this one, so that the rule never holds for it. Envoy Gateway adds 10000 to ports below 1024.",
-        "Write the container's port; docs/check-a-cluster.md has a table.";
+        "Write the container's port; docs/installations.md has a table.";
     REPLACED_BY_POLICY = "replaced-by-policy",
         "Envoy Gateway applies one EnvoyExtensionPolicy. One on a route or a listener replaces that of the Gateway, unless it has a mergeType, and of two on the same Gateway the older one applies. The filter isn't there then.",
         "Write mergeType, or put the plugin into each of them.";

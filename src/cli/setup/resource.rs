@@ -23,7 +23,6 @@ const KINDS: &[&str] = &[
     "EnvoyExtensionPolicy",
     "EnvoyPatchPolicy",
     "AuthorizationPolicy",
-    "RequestAuthentication",
     "SecurityPolicy",
     // Gateways and routes.
     "Gateway",
@@ -44,7 +43,6 @@ const KINDS: &[&str] = &[
     "IstioOperator",
     "Istio",
     "ConfigMap",
-    "DestinationRule",
 ];
 
 impl Resource {
@@ -103,5 +101,93 @@ impl Resource {
             here = value;
         }
         place
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::KINDS;
+    use crate::cli::files::{Located, Source};
+
+    const PAGE: &str = include_str!("../../../docs/check-a-cluster.md");
+
+    /// Read from files only.
+    const OF_FILES: &[&str] = &["Pod", "IstioOperator", "Istio"];
+
+    /// What kubectl calls resources of a kind.
+    fn plural(kind: &str) -> String {
+        let lower = kind.to_lowercase();
+        if let Some(stem) = lower.strip_suffix('y').filter(|stem| !stem.ends_with('a')) {
+            return format!("{stem}ies");
+        }
+        if lower.ends_with("ss") {
+            return format!("{lower}es");
+        }
+        format!("{lower}s")
+    }
+
+    /// The block of a language that has this in it.
+    fn block(language: &str, with: &str) -> &'static str {
+        PAGE.split(&format!("```{language}\n"))
+            .skip(1)
+            .filter_map(|rest| rest.split("```").next())
+            .find(|block| block.contains(with))
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn the_document_and_its_role_name_the_kinds_that_are_read_and_no_others() {
+        let needed: BTreeSet<String> = KINDS
+            .iter()
+            .filter(|kind| !OF_FILES.contains(kind))
+            .map(|kind| plural(kind))
+            .collect();
+        let role = Source::new("role", block("yaml", "kind: ClusterRole"));
+        let role = role.documents().unwrap_or_default();
+        let rules = role.first().and_then(|role| role.get("rules"));
+        let rules = rules.map(Located::items).unwrap_or_default();
+        let allowed: BTreeSet<String> = rules
+            .iter()
+            .flat_map(|rule| {
+                rule.get("resources")
+                    .map(Located::items)
+                    .unwrap_or_default()
+            })
+            .filter_map(|name| name.text().map(str::to_owned))
+            .collect();
+        assert_eq!(allowed, needed);
+        for rule in rules {
+            let verbs = rule.get("verbs").map(Located::items).unwrap_or_default();
+            assert!(
+                verbs
+                    .iter()
+                    .all(|verb| matches!(verb.text(), Some("get" | "list")))
+            );
+        }
+        let command = block("sh", "for kind in");
+        let words = command
+            .split_whitespace()
+            .flat_map(|word| word.split('.').next());
+        let read: BTreeSet<String> = words
+            .filter(|word| needed.contains(*word))
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(read, needed);
+        // Each of the groups is in both.
+        for rule in rules {
+            for group in rule
+                .get("apiGroups")
+                .map(Located::items)
+                .unwrap_or_default()
+            {
+                let group = group.text().unwrap_or_default();
+                assert!(command.contains(group), "{group}");
+            }
+        }
+        for kind in KINDS {
+            assert!(PAGE.contains(kind), "{kind}");
+        }
     }
 }
