@@ -169,7 +169,7 @@ mod tests {
         let command = block("sh", "for kind in");
         let words = command
             .split_whitespace()
-            .flat_map(|word| word.split('.').next());
+            .filter_map(|word| word.split('.').next());
         let read: BTreeSet<String> = words
             .filter(|word| needed.contains(*word))
             .map(str::to_owned)
