@@ -226,23 +226,29 @@ fn kept_headers(config: &Config, at: At<'_>) {
 
 /// Names of rules and routes are how logs and `explain` speak of them.
 fn unique_names(list: &str, at: At<'_>) {
-    let name_of = |item: &Node| match item.get("name") {
-        Some(Node::Text(name)) => Some(name.clone()),
-        _ => None,
-    };
+    fn name_of(item: &Node) -> Option<&str> {
+        match item.get("name") {
+            Some(Node::Text(name)) => Some(name),
+            _ => None,
+        }
+    }
     let mut seen = Seen::default();
     let items = at.node.items_of(list);
     for (index, item) in items.iter().enumerate() {
         let Some(name) = name_of(item).filter(|name| seen.again(name)) else {
             continue;
         };
-        let first = items
-            .iter()
-            .position(|other| name_of(other).as_ref() == Some(&name));
-        if let Some(first) = first.filter(|first| *first < index) {
+        // Of too many mistakes the rest is only counted.
+        let first = if at.problems.is_full() {
+            Some(0)
+        } else {
+            let mut earlier = items.iter().take(index);
+            earlier.position(|other| name_of(other) == Some(name))
+        };
+        if let Some(first) = first {
             at.problems.error_with_help(
                 &Here::Field(&Here::Item(&Here::Field(at.here, list), index), "name"),
-                &format_args!("{} is the name of {list}[{first}] already", quoted(&name)),
+                &format_args!("{} is the name of {list}[{first}] already", quoted(name)),
                 &"choose another name",
             );
         }

@@ -82,11 +82,10 @@ impl Problems {
             Severity::Warning => &self.warnings,
         };
         count.set(count.get() + 1);
-        let mut list = self.list.borrow_mut();
-        if list.len() >= MOST_PROBLEMS {
+        if self.is_full() {
             return;
         }
-        list.push(Problem {
+        self.list.borrow_mut().push(Problem {
             severity,
             path: here.path(),
             message: escaped(message),
@@ -128,6 +127,11 @@ impl Problems {
             .rev()
             .take_while(|problem| problem.path.is_within(&parent))
             .any(|problem| problem.severity == Severity::Error && problem.path.is_within(&place))
+    }
+
+    /// Whether problems are only counted from now on.
+    pub(crate) fn is_full(&self) -> bool {
+        self.list.borrow().len() >= MOST_PROBLEMS
     }
 
     /// How many errors there are.

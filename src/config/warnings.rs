@@ -2,7 +2,7 @@
 
 use super::address::IpBlock;
 use super::configuration::{Config, PeerAddress, RewriteScheme};
-use super::covers;
+use super::covers::{Comparison, Peers};
 use super::document::quoted;
 use super::path::Here;
 use super::policy::{Policy, Retries, Timeout};
@@ -17,29 +17,34 @@ pub(crate) fn find(config: &Config, problems: &Problems) {
         without_rules(config, problems);
     }
     let list = Here::Field(&Here::Root, "trustedLoadBalancers");
+    let comparison = Comparison::new();
+    let mut earlier: Vec<(&str, Peers<'_>)> = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
         let item = Here::Item(&list, index);
         let here = Here::Field(&item, "match");
-        let covered = rules
-            .iter()
-            .take(index)
-            .find(|earlier| covers::load_balancer(&earlier.matches, &rule.matches));
-        if let Some(earlier) = covered {
-            never(&here, &earlier.name, problems);
+        // One rule alone is compared with nothing.
+        if rules.len() > 1 {
+            let peers = Peers::of(&rule.matches);
+            let mut compared = earlier.iter().take_while(|_| comparison.goes_on());
+            let covered = compared.find(|(_, wide)| comparison.load_balancer(wide, &peers));
+            if let Some((name, _)) = covered {
+                never(&here, name, problems);
+            }
+            earlier.push((&rule.name, peers));
         }
         if !rule.insecure_trust_anyone {
             proof(&here, &rule.matches, problems);
         }
     }
     let list = Here::Field(&Here::Root, "routes");
+    let comparison = Comparison::new();
     for (index, route) in config.routes.iter().enumerate() {
         let item = Here::Item(&list, index);
         let here = Here::Field(&item, "match");
-        let covered = config
-            .routes
-            .iter()
-            .take(index.min(MOST_COMPARED))
-            .find(|earlier| covers::route(&earlier.matches, &route.matches));
+        let earlier = config.routes.iter().take(index);
+        let covered = earlier
+            .take_while(|_| comparison.goes_on())
+            .find(|earlier| comparison.route(&earlier.matches, &route.matches));
         if let Some(earlier) = covered {
             never(&here, &earlier.name, problems);
         }
@@ -108,9 +113,6 @@ fn without_rules(config: &Config, problems: &Problems) {
         );
     }
 }
-
-/// Every route is compared with this many at the head of the list, so that thousands of them are configured in no time.
-const MOST_COMPARED: usize = 1_000;
 
 fn never(here: &Here<'_>, earlier: &str, problems: &Problems) {
     problems.warn(

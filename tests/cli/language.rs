@@ -470,3 +470,58 @@ fn a_query_may_be_sent_twice_by_default_and_a_post_may_not() {
         );
     }
 }
+
+/// Comparing all of them with each other would take hours.
+#[test]
+fn very_many_rules_and_routes_with_long_lists_are_compared_only_so_far() {
+    let hosts = |n: usize| -> Vec<String> { (0..n).map(|n| format!("h{n}.example.com")).collect() };
+    let rule = |name: String, hosts: &[String]| json!({"name": name, "match": {"ipBlocks": ["10.0.0.0/8"], "hosts": hosts}, "forwardedProto": {"default": "https"}});
+    let route = |name: String, hosts: &[String]| json!({"name": name, "match": {"hosts": hosts}, "timeout": "1s"});
+    // Each list has one host that no other has, at its end.
+    let long = hosts(5_000);
+    let lists: Vec<Vec<String>> = (0..10)
+        .map(|n| {
+            long.iter()
+                .cloned()
+                .chain([format!("own{n}.example.com")])
+                .collect()
+        })
+        .collect();
+    let of_lists = json!({
+        "trustedLoadBalancers": lists.iter().enumerate().map(|(n, list)| rule(format!("{n}"), list)).collect::<Vec<_>>(),
+        "routes": lists.iter().enumerate().map(|(n, list)| route(format!("{n}"), list)).collect::<Vec<_>>(),
+    });
+    let many = hosts(10_000);
+    let of_many = json!({
+        "trustedLoadBalancers": many.iter().map(|host| rule(host.clone(), std::slice::from_ref(host))).collect::<Vec<_>>(),
+        "routes": many.iter().map(|host| route(host.clone(), std::slice::from_ref(host))).collect::<Vec<_>>(),
+    });
+    for document in [of_lists, of_many] {
+        let loaded = config::load(document.to_string().as_bytes());
+        let problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
+        assert!(
+            loaded.config.is_some() && problems.is_empty(),
+            "{problems:?}"
+        );
+    }
+    // What stands at the head hides the rest all the same.
+    let mut covered = behind_a_catch_all(&many);
+    let loaded = config::load(covered.to_string().as_bytes());
+    assert_eq!(loaded.problems.len(), 1_001);
+    // Every name twice.
+    covered["routes"] = many
+        .iter()
+        .chain(&many)
+        .map(|host| route(host.clone(), std::slice::from_ref(host)))
+        .collect();
+    let errors = config::load(covered.to_string().as_bytes());
+    assert!(errors.config.is_none());
+    assert_eq!(errors.problems.len(), 1_001);
+}
+
+/// A route that holds for every request, in front of one for each host.
+fn behind_a_catch_all(hosts: &[String]) -> Value {
+    let all = json!({"name": "all", "match": {"paths": [{"prefix": "/"}]}, "timeout": "1s"});
+    let one = |host: &String| json!({"name": host, "match": {"hosts": [host], "paths": [{"prefix": "/"}]}, "timeout": "1s"});
+    json!({"routes": std::iter::once(all).chain(hosts.iter().map(one)).collect::<Vec<_>>()})
+}

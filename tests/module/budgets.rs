@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use serde_json::json;
 use testkit::wasm_host::{Module, Outcome, Vm};
 use testkit::{artifacts, cases, hcm, workloads};
 
@@ -183,7 +184,7 @@ const PROPERTY: &str = "proxy_get_property";
 const SET: &str = "proxy_replace_header_map_value";
 const REMOVE: &str = "proxy_remove_header_map_value";
 
-/// Whatever is asked of Envoy is on these lists: all headers in one call, which find underscore twins and duplicates;
+/// Whatever is asked of Envoy is on these lists: all headers in one call, which find underscore variants and duplicates;
 /// the peer; the protocol, where `:scheme` depends on it; whether the connection is TLS, where nobody is trusted.
 #[test]
 fn a_request_asks_and_writes_what_the_rules_of_trust_demand_and_nothing_else() {
@@ -235,4 +236,25 @@ fn a_large_configuration_is_taken_in_less_than_150_million_instructions() {
         let spent = vm.instructions();
         assert!(spent > 0 && spent < most, "{name}: {spent}");
     }
+}
+
+/// Each rule and route is compared with those in front of it, for a warning, only as long as that is quick.
+#[test]
+fn four_times_the_rules_and_routes_take_no_more_than_eight_times_the_instructions() {
+    let spent = |count: usize| {
+        let all = || (0..count).map(|n| format!("h{n}.example.com"));
+        let rule = |host: String| {
+            json!({
+                "name": host, "match": {"ipBlocks": ["10.0.0.0/8"], "hosts": [host]}, "forwardedProto": {"default": "https"},
+            })
+        };
+        let route =
+            |host: String| json!({"name": host, "match": {"hosts": [host]}, "timeout": "1s"});
+        let rules: Vec<_> = all().map(rule).collect();
+        let routes: Vec<_> = all().map(route).collect();
+        let config = json!({"trustedLoadBalancers": rules, "routes": routes});
+        started(&config, &BTreeMap::new()).instructions()
+    };
+    let (few, many) = (spent(500), spent(2_000));
+    assert!(many < few * 8, "{few} and {many}");
 }
