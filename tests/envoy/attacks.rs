@@ -297,7 +297,7 @@ fn attacks(setups: &Table) -> Vec<Attack> {
             for line in &mut one.headers {
                 *line.name_mut() = (line.name())
                     .replace("{name}", &name)
-                    .replace("{twin}", &name.replace('-', "_"))
+                    .replace("{underscored}", &name.replace('-', "_"))
                     .replace("{upper}", &name.to_uppercase());
             }
             all.push(one);
@@ -435,7 +435,9 @@ fn faults(seen: &Seen<'_>, peer: PeerAddress) -> Vec<String> {
         _ => &[],
     };
     let removed = FAMILY.iter().filter(|name| **name != "x-forwarded-proto");
-    for gone in removed.chain(helpers) {
+    // A signal of the configuration's own.
+    let own = &["x-lb-tls"];
+    for gone in removed.chain(own).chain(helpers) {
         let left = spelled(gone);
         if !left.is_empty() {
             faults.push(format!("{left:?}"));
@@ -929,13 +931,13 @@ fn in_envoy_the_load_balancer_itself_may_pass_on_anything() {
                 wrong.push(format!("{place}: {proto:?}"));
             }
             https += usize::from(proto == [b"https".to_vec()]);
-            for twin in [
+            for variant in [
                 "x_forwarded_proto",
                 "x-forwarded_proto",
                 "x_forwarded-proto",
             ] {
-                if !lines_of(&headers, twin).is_empty() {
-                    wrong.push(format!("{place}: {twin}"));
+                if !lines_of(&headers, variant).is_empty() {
+                    wrong.push(format!("{place}: {variant}"));
                 }
             }
             let inner = |name: &str| lines_of(&headers, &seen_as(name));

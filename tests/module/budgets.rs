@@ -258,3 +258,22 @@ fn four_times_the_rules_and_routes_take_no_more_than_eight_times_the_instruction
     let (few, many) = (spent(500), spent(2_000));
     assert!(many < few * 8, "{few} and {many}");
 }
+
+#[test]
+fn a_spelling_on_ninety_lines_is_removed_by_one_call() {
+    let workload = workloads::named("untrusted");
+    let mut vm = started(&workload.config, &BTreeMap::new());
+    let mut request = workloads::request(workload.peer);
+    let removals = |outcome: Outcome| {
+        let calls = outcome.calls.into_iter();
+        calls.filter(|call| *call == REMOVE).count()
+    };
+    let before = removals(vm.request(request.clone()).expect("no trap"));
+    for _ in 0..90 {
+        let line = (b"x_forwarded_proto".to_vec(), b"https".to_vec());
+        request.headers.push(line);
+    }
+    let outcome = vm.request(request).expect("no trap");
+    assert_eq!(outcome.values("x_forwarded_proto"), [b""; 0]);
+    assert_eq!(removals(outcome), before + 1);
+}
