@@ -1,12 +1,17 @@
 //! A `ValidatingAdmissionPolicy`: the API server refuses a WasmPlugin or a TrafficExtension of ours that the gateway would
 //! refuse, as far as CEL can tell. It is made from the declaration of the language, as the schema is.
 
-use std::fmt::Write as _;
+mod patterns;
+mod place;
+mod print;
+mod words;
 
 use crate::cli::args::AdmissionArgs;
 use crate::cli::reference;
-use crate::cli::yaml;
 use crate::config::declare::{Described, Kind, Name, Object, Rule};
+use patterns::{re2, without_lookahead};
+use place::{Place, ROOT};
+use words::is_none_of;
 
 /// Prints the policy and its binding.
 pub(super) fn admission_policy(args: &AdmissionArgs) -> String {
@@ -39,100 +44,6 @@ struct Validation {
     message: String,
     /// Names the value.
     message_expression: Option<String>,
-}
-
-/// A value of the configuration, or all the values at a place in lists.
-#[derive(Clone)]
-struct Place {
-    /// For messages.
-    path: String,
-    /// The value in CEL, which begins with the innermost variable of `steps`.
-    value: String,
-    /// From the configuration to the value.
-    steps: Vec<Step>,
-}
-
-#[derive(Clone)]
-enum Step {
-    /// There is something to look at only if this holds.
-    If(String),
-    /// Every item of a list, under this name.
-    All { list: String, item: String },
-}
-
-const ROOT: &str = "variables.c";
-
-impl Place {
-    fn root() -> Self {
-        Self {
-            path: String::new(),
-            value: ROOT.to_owned(),
-            steps: Vec::new(),
-        }
-    }
-
-    fn only_if(&self, condition: String) -> Self {
-        let mut place = self.clone();
-        place.steps.push(Step::If(condition));
-        place
-    }
-
-    fn field(&self, name: &str) -> Self {
-        let mut place = if self.value == ROOT {
-            self.only_if(format!("has({ROOT}.{name})"))
-        } else {
-            self.only_if(format!("type({0}) == map && has({0}.{name})", self.value))
-        };
-        place.value = format!("{}.{name}", self.value);
-        if !place.path.is_empty() {
-            place.path.push('.');
-        }
-        place.path.push_str(name);
-        place
-    }
-
-    fn items(&self, item: String) -> Self {
-        let mut place = self.only_if(format!("type({}) == list", self.value));
-        place.steps.push(Step::All {
-            list: self.value.clone(),
-            item: item.clone(),
-        });
-        place.value = item;
-        place.path.push_str("[]");
-        place
-    }
-
-    /// That this holds wherever there is such a value.
-    fn holds(&self, body: &str) -> String {
-        within(&self.steps, body)
-    }
-
-    /// The first value for which it doesn't hold.
-    fn offender(&self, body: &str) -> String {
-        let mut found = ROOT.to_owned();
-        let mut begins_with = ROOT;
-        for (index, step) in self.steps.iter().enumerate() {
-            let Step::All { list, item } = step else {
-                continue;
-            };
-            let rest = self.steps.get(index + 1..).unwrap_or_default();
-            let list = list.strip_prefix(begins_with).unwrap_or(list);
-            found = format!("{found}{list}.filter({item}, !({}))[0]", within(rest, body));
-            begins_with = item;
-        }
-        let last = self.value.strip_prefix(begins_with).unwrap_or(&self.value);
-        format!("{found}{last}")
-    }
-}
-
-fn within(steps: &[Step], body: &str) -> String {
-    steps
-        .iter()
-        .rev()
-        .fold(body.to_owned(), |body, step| match step {
-            Step::If(condition) => format!("(!({condition}) || {body})"),
-            Step::All { list, item } => format!("{list}.all({item}, {body})"),
-        })
 }
 
 impl Policy {
@@ -375,74 +286,6 @@ impl Policy {
             );
         }
     }
-
-    fn print(&self, args: &AdmissionArgs) -> String {
-        let name = yaml::text(&args.name);
-        let word = text(&args.plugin);
-        let version = env!("CARGO_PKG_VERSION");
-        let mut out = format!(
-            "# Made by trusted-lb {version}, render admission-policy, from the declaration of its configuration. The API server refuses\n\
-             # plugins of ours that the gateway would refuse, as far as it can tell; trusted-lb check tells more. Apply it with\n\
-             # kubectl apply --server-side, and render it anew with every version of trusted-lb.\n\
-             apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicy\nmetadata:\n  name: {name}\nspec:\n  \
-             failurePolicy: Fail\n  matchConstraints:\n    resourceRules:\n    - apiGroups: [extensions.istio.io]\n      \
-             apiVersions: [v1alpha1]\n      operations: [CREATE, UPDATE]\n      resources: [wasmplugins, trafficextensions]\n"
-        );
-        let has_word = |field: &str| {
-            let (parent, last) = field.rsplit_once('.').unwrap_or(("", field));
-            let parents = if parent == "object.spec.wasm" {
-                "has(object.spec.wasm) && "
-            } else {
-                ""
-            };
-            format!("({parents}has({parent}.{last}) && {field}.contains({word}))")
-        };
-        let ours = format!(
-            "!has(object.spec.lua) && ({} || {} || {})",
-            has_word("object.metadata.name"),
-            has_word("object.spec.url"),
-            has_word("object.spec.wasm.url")
-        );
-        let _ = writeln!(
-            out,
-            "  matchConditions:\n  - name: ours\n    expression: {}\n  variables:",
-            yaml::text(&ours)
-        );
-        let mut variable = |name: &str, expression: &str| {
-            let _ = writeln!(
-                out,
-                "  - name: {name}\n    expression: {}",
-                yaml::text(expression)
-            );
-        };
-        variable(
-            "plugin",
-            "has(object.spec.wasm) ? object.spec.wasm : object.spec",
-        );
-        variable("given", "has(variables.plugin.pluginConfig)");
-        variable("c", "variables.given ? variables.plugin.pluginConfig : {}");
-        for (index, constant) in self.constants.iter().enumerate() {
-            variable(&format!("k{index}"), constant);
-        }
-        out.push_str("  validations:\n");
-        for validation in &self.validations {
-            let _ = writeln!(
-                out,
-                "  - expression: {}\n    message: {}",
-                yaml::text(&validation.expression),
-                yaml::text(&validation.message)
-            );
-            if let Some(expression) = &validation.message_expression {
-                let _ = writeln!(out, "    messageExpression: {}", yaml::text(expression));
-            }
-        }
-        let _ = write!(
-            out,
-            "---\napiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicyBinding\nmetadata:\n  name: {name}\nspec:\n  \
-             policyName: {name}\n  # Warn in place of Deny tells who applies it, and lets it pass.\n  validationActions: [Deny]\n"
-        );
-        out
-    }
 }
 
 struct Field<'o> {
@@ -495,33 +338,6 @@ fn rule(object: &Object, value: &str) -> Option<(String, String)> {
     }
 }
 
-/// What to say of a value that isn't of this kind.
-fn is_none_of(kind: &Kind) -> String {
-    fn names(kind: &Kind, all: &mut Vec<String>) {
-        match kind {
-            Kind::Boolean => all.push("true or false".to_owned()),
-            Kind::Whole(least, most) => {
-                all.push(format!("a whole number from {least} to {most}"));
-            }
-            Kind::Text { what, .. } => all.push((*what).to_owned()),
-            Kind::Words(words) => all.extend(words.iter().map(|word| (*word).to_owned())),
-            Kind::Object(object) => all.push(object.title.to_lowercase()),
-            Kind::List(item) | Kind::Distinct(item) | Kind::Set(item) => {
-                let mut items = Vec::new();
-                names(item, &mut items);
-                all.push(format!("a list of these: {}", items.join(", ")));
-            }
-            Kind::Either(kinds) => kinds.iter().for_each(|kind| names(kind, all)),
-        }
-    }
-    let mut all = Vec::new();
-    names(kind, &mut all);
-    match all.as_slice() {
-        [only] => format!("is not: {only}"),
-        all => format!("is none of: {}", all.join(", ")),
-    }
-}
-
 /// The pattern of `ipBlocks`.
 fn block_pattern() -> String {
     use crate::config::declare::Notation as _;
@@ -529,66 +345,6 @@ fn block_pattern() -> String {
         Kind::Text { pattern, .. } => pattern(),
         _ => String::new(),
     }
-}
-
-/// A pattern without lookaheads, and what they ask for: whether it has to match, and the pattern.
-fn without_lookahead(pattern: &str) -> (String, Vec<(bool, String)>) {
-    let mut whole = pattern.to_owned();
-    let mut conditions = Vec::new();
-    while let Some(start) = whole.find("(?=").into_iter().chain(whole.find("(?!")).min() {
-        let wanted = whole
-            .get(start..)
-            .is_some_and(|rest| rest.starts_with("(?="));
-        let Some(end) = end_of_group(&whole, start) else {
-            break;
-        };
-        let before = whole.get(..start).unwrap_or_default().to_owned();
-        let inner = whole.get(start + 3..end).unwrap_or_default();
-        conditions.push((wanted, format!("{before}{inner}")));
-        whole = format!("{before}{}", whole.get(end + 1..).unwrap_or_default());
-    }
-    (whole, conditions)
-}
-
-/// Where the group that opens at `start` closes.
-fn end_of_group(pattern: &str, start: usize) -> Option<usize> {
-    let (mut depth, mut escaped, mut in_class) = (0_usize, false, false);
-    for (index, character) in pattern.char_indices().skip_while(|(at, _)| *at < start) {
-        match character {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            ']' => in_class = false,
-            _ if in_class => {}
-            '[' => in_class = true,
-            '(' => depth += 1,
-            ')' => {
-                depth = depth.saturating_sub(1);
-                if depth == 0 {
-                    return Some(index);
-                }
-            }
-            _ => {}
-        }
-    }
-    None
-}
-
-/// `\uXXXX` as RE2 writes it.
-fn re2(pattern: &str) -> String {
-    let mut out = String::new();
-    let mut rest = pattern;
-    while let Some((before, after)) = rest.split_once("\\u") {
-        out.push_str(before);
-        if let (Some(digits), Some(more)) = (after.get(..4), after.get(4..)) {
-            let _ = write!(out, "\\x{{{digits}}}");
-            rest = more;
-        } else {
-            out.push_str("\\u");
-            rest = after;
-        }
-    }
-    out.push_str(rest);
-    out
 }
 
 /// A text in CEL, whose escapes are those of JSON.
