@@ -47,6 +47,12 @@ pub const SECRET: &str = "correct-horse-battery";
 /// Whose identity the gateway has.
 pub const SERVICE_ACCOUNT: &str = "istio-ingressgateway";
 
+/// Its pod's labels, by which plugins and Gateways find it.
+pub const LABELS: &[(&str, &str)] = &[
+    ("istio", "ingressgateway"),
+    ("gateway.networking.k8s.io/gateway-name", "public"),
+];
+
 /// What a gateway is started with.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -88,8 +94,10 @@ impl Gateway {
         for (name, value) in &options.proxy_config {
             proxy[name] = value.clone();
         }
-        let labels =
-            json!({"istio": "ingressgateway", "gateway.networking.k8s.io/gateway-name": "public"});
+        let labels: serde_json::Map<String, Value> = LABELS
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), json!(value)))
+            .collect();
         let process = Process::start(
             "gateway",
             Command::new(programs.built("pilot-agent"))
@@ -121,7 +129,7 @@ impl Gateway {
                     ("TRUSTED_LB_TOKEN", TOKEN),
                     ("ORIGIN_SECRET", SECRET),
                 ])
-                .env("ISTIO_METAJSON_LABELS", labels.to_string())
+                .env("ISTIO_METAJSON_LABELS", Value::from(labels).to_string())
                 .env("PROXY_CONFIG", proxy.to_string())
                 .envs(&options.environment)
                 .current_dir(&work),

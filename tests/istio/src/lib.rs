@@ -9,6 +9,7 @@ pub mod istiod;
 pub mod lab;
 pub mod load;
 pub mod manifest;
+pub mod pod;
 pub mod process;
 pub mod programs;
 pub mod registry;

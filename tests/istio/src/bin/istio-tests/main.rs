@@ -1,6 +1,7 @@
 //! `./build.sh test --istio`: what the manifests and documents say, shown in a real Istio.
 
 mod admission;
+mod listeners;
 mod loading;
 mod manifests;
 mod policies;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         manifests::TESTS,
         recipes::TESTS,
         loading::TESTS,
+        listeners::TESTS,
         policies::TESTS,
         topologies::TESTS,
         smoke_test::TESTS,

@@ -1,11 +1,11 @@
 //! What stands around the filter on a gateway: redirects, routes, authorization, and the Gateway API.
 
 use istio_lab::gateway::{
-    ELSEWHERE, HTTP, LOAD_BALANCER, Options, POD, expect, get, http_filters, outcome, outcome_of,
-    send,
+    ELSEWHERE, HTTP, LOAD_BALANCER, Options, expect, get, http_filters, outcome, outcome_of, send,
 };
 use istio_lab::lab::{DIRECT_PEER, Lab, to_echo};
 use istio_lab::manifest::{NAMESPACE, documents, file, text};
+use istio_lab::pod;
 use istio_lab::report::Test;
 use istio_lab::wait;
 use serde_json::{Value, json};
@@ -62,23 +62,14 @@ fn https_redirect(lab: &mut Lab) {
     expect(&get(LOAD_BALANCER, "/"), "301");
 }
 
-/// A Gateway that Istio doesn't deploy itself, with the pod and the Service by which it finds the one that runs.
+/// A Gateway that Istio doesn't deploy itself, with the Pod and the Service by which it finds the one that runs.
 fn gateway_api_objects() -> Vec<Value> {
-    let labels =
-        json!({"istio": "ingressgateway", "gateway.networking.k8s.io/gateway-name": "public"});
     vec![
-        json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": "public", "namespace": NAMESPACE},
-            "spec": {"selector": {"istio": "ingressgateway"}, "ports": [
-                {"name": "http", "port": 80, "targetPort": HTTP.port()},
-            ]},
-        }),
-        json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": "gateway-1", "namespace": NAMESPACE, "labels": labels},
-            "spec": {"containers": [{"name": "istio-proxy", "image": "proxy"}], "nodeName": "node"},
-        }),
+        pod::service(
+            "public",
+            &json!([{"name": "http", "port": 80, "targetPort": HTTP.port()}]),
+        ),
+        pod::pod(),
         json!({
             "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
             "metadata": {"name": "public", "namespace": NAMESPACE},
@@ -128,21 +119,7 @@ fn gateway_api(lab: &mut Lab) {
     manifests.extend(gateway_api_objects());
     lab.apply(&text(&manifests));
     lab.apply(&file(DIRECT_PEER));
-    let status = json!({"status": {
-        "phase": "Running", "podIP": POD, "podIPs": [{"ip": POD}],
-        "conditions": [{"type": "Ready", "status": "True"}],
-    }});
-    lab.cluster.run(&[
-        "patch",
-        "pod",
-        "gateway-1",
-        "-n",
-        NAMESPACE,
-        "--subresource=status",
-        "--type=merge",
-        "-p",
-        &status.to_string(),
-    ]);
+    pod::set_running(lab);
     lab.launch(&Options::default());
     lab.gateway().wait_until_ready();
     expect(&get(LOAD_BALANCER, "/"), "200 https");
