@@ -30,6 +30,7 @@ pub const TESTS: &[Test<Lab>] = &[
 const BEYOND_THE_POLICY: &[(&str, &str)] = &[
     ("trust-together", "arithmetic on addresses"),
     ("overwritten-signal", "one field against another"),
+    ("contradicted-signals", "one field against another"),
 ];
 
 /// Applies what `trusted-lb render admission-policy` prints, and waits until it is in force.
