@@ -8,6 +8,8 @@ use istio_lab::lab::Lab;
 use istio_lab::manifest::{file, kustomized};
 use istio_lab::report::Test;
 use istio_lab::wait;
+use std::process::Command;
+use testkit::artifacts::repository;
 use testkit::http::Response;
 
 pub const TESTS: &[Test<Lab>] = &[
@@ -22,6 +24,10 @@ pub const TESTS: &[Test<Lab>] = &[
     (
         "trafficextension.yaml does what wasmplugin.yaml does",
         traffic_extension,
+    ),
+    (
+        "what render native writes for wasmplugin.yaml does the same without the module",
+        native,
     ),
     (
         "preserve-lb-proto.yaml has the load balancer's own word for the scheme",
@@ -72,6 +78,27 @@ fn kustomization(lab: &mut Lab) {
     lab.serve(&manifests, &Options::default());
     expect(&get(LOAD_BALANCER, "/"), "200 https");
     strangers_are_http();
+}
+
+/// With timeouts and retries, and the untrusted peers' headers.
+fn native(lab: &mut Lab) {
+    let output = Command::new(&lab.programs.command)
+        .args(["render", "native", "--as", "envoyfilter", "--http2", "deny"])
+        .arg(repository().join("envoyfilter/wasmplugin.yaml"))
+        .output()
+        .expect("the command can be run");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let manifest = String::from_utf8(output.stdout).expect("it is text");
+    let options = Options {
+        without_direct_peer: true,
+        ..Options::default()
+    };
+    lab.serve(&manifest, &options);
+    expect(&get(LOAD_BALANCER, "/"), "200 https");
+    strangers_are_http();
+    let names = http_filters(HTTP.port());
+    assert!(!names.iter().any(|name| name.contains("wasm")), "{names:?}");
 }
 
 fn wasm_plugin(lab: &mut Lab) {
