@@ -63,7 +63,7 @@ usage: ./build.sh [COMMAND]
   deny                check the dependencies' licences, sources and advisories
   test [--all-envoys] [ARGS...]
                       format, lints and every test with the newest Envoy; then those that run Envoy with the oldest, or
-                      with every version that is known. ARGS go to cargo test, which then runs with the newest only
+                      with every version that is known, the attacks too. ARGS go to cargo test, which then runs with the newest only
   test --envoy VERSION
                       only the tests that run Envoy, with this version
   test --deployments  only Docker Compose, the registry, kustomize, the dashboard, the smoke test in a cluster
@@ -259,7 +259,7 @@ cmd_fuzz() {
 }
 
 cmd_test() {
-    local began=$SECONDS others=$OLDEST_ENVOY version
+    local began=$SECONDS others=$OLDEST_ENVOY version of_envoy=("${ENVOY_TESTS[@]}")
     case "${1-}" in
     # One part alone.
     --instructions)
@@ -296,6 +296,7 @@ cmd_test() {
     --all-envoys)
         shift
         others=${KNOWN_ENVOYS% "$DEFAULT_ENVOY"}
+        of_envoy=("${ENVOY_TESTS_AND_ATTACKS[@]}")
         ;;
     ?*) others= ;;
     esac
@@ -314,7 +315,7 @@ cmd_test() {
     step "tests with Envoy $DEFAULT_ENVOY" cargo_test "$@"
     for version in $others; do
         TRUSTED_LB_ENVOY=$(envoy_binary "$version")
-        step "tests with Envoy $version" cargo_test "${ENVOY_TESTS[@]}"
+        step "tests with Envoy $version" cargo_test "${of_envoy[@]}"
     done
     say "all tests passed in $((SECONDS - began)) s"
 }

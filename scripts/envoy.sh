@@ -9,6 +9,8 @@ readonly OLDEST_ENVOY=1.36.4
 readonly KNOWN_ENVOYS="$OLDEST_ENVOY 1.37.0 1.38.2 1.39.3 $DEFAULT_ENVOY"
 # The tests whose outcome depends on the version of Envoy.
 readonly ENVOY_TESTS=(--test envoy --test manifests -- --skip attacks:: --skip soak::)
+# With the attacks, which take a minute for each version.
+readonly ENVOY_TESTS_AND_ATTACKS=(--test envoy --test manifests -- --skip soak::)
 
 # Prints the path of an Envoy binary of that version, and downloads it first if it isn't there.
 envoy_binary() {
