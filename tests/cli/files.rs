@@ -570,3 +570,21 @@ fn a_folder_is_read_whole_and_summed_up_by_file() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("helm template"), "{}", text(&output));
 }
+
+/// Of a thousand plugins each is looked at beside every resource, of more only the first ones.
+#[test]
+fn plugins_beyond_a_thousand_are_judged_by_themselves_and_check_says_so() {
+    for (number, said) in [(1_000, false), (1_001, true)] {
+        let mut file = String::new();
+        for index in 0..number {
+            let _ = write!(
+                file,
+                "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {{name: trusted-lb, namespace: ns{index}}}\n\
+                 spec:\n  selector: {{matchLabels: {{istio: ingressgateway}}}}\n  url: oci://registry.example.com/trusted-lb:0.1.0\n  \
+                 phase: AUTHN\n  pluginConfig: {{defaults: {{timeout: 15s}}}}\n---\n"
+            );
+        }
+        let output = text(&run(&["check", "--format", "json", "-"], &file));
+        assert_eq!(output.contains("too-many-plugins"), said, "{number}");
+    }
+}

@@ -435,3 +435,42 @@ fn a_compared_script_reaches_nothing_outside_of_it() {
         assert!(table.contains("the script stops here"), "{reach}:\n{table}");
     }
 }
+
+#[test]
+fn a_compared_script_that_never_ends_is_stopped_whatever_it_catches() {
+    for endless in [
+        "while true do end",
+        "while true do pcall(function() while true do end end) end",
+        "while true do xpcall(function() while true do end end, function() end) end",
+        "coroutine.wrap(function() while true do end end)()",
+        "while true do coroutine.resume(coroutine.create(function() while true do end end)) end",
+    ] {
+        let table = compared(&format!(
+            r#"function envoy_on_request(h)
+              h:headers():replace("x-forwarded-proto", "https")
+              {endless}
+            end"#
+        ));
+        assert!(
+            table.contains("4 requests: 0 stay as they are, 0 change, 4 can't be compared"),
+            "{endless}:\n{table}"
+        );
+    }
+}
+
+#[test]
+fn more_lua_filters_than_can_be_translated_at_once_are_refused() {
+    let one = envoy_filter(
+        "function envoy_on_request(h) h:headers():replace('x-forwarded-proto', 'https') end",
+    );
+    let file = vec![one; 1_001].join("\n---\n");
+    let said = migrate(&file, LOAD_BALANCER);
+    assert_ne!(said.code, 0);
+    assert_eq!(said.manifest, "");
+    assert!(
+        said.notes
+            .contains("there are 1001 Lua filters here, of which 1000 can be translated at once"),
+        "{}",
+        said.notes
+    );
+}

@@ -23,6 +23,9 @@ pub(super) use run::{of_text, run};
 const MOST_OF_ONE: usize = 100;
 const MOST_OF_ALL: usize = 1_000;
 
+/// Plugins that are judged with what stands around them: each is looked at beside every resource.
+const MOST_WITH_SURROUNDINGS: usize = 1_000;
+
 /// What came of checking some files.
 #[derive(Default)]
 pub(super) struct Checked {
@@ -72,10 +75,12 @@ pub(super) fn sources(sources: &[Rc<Source>], target: CheckTarget) -> Checked {
             .push(nothing_found(source, all.known > 0));
     }
     let setup = Setup::new(&all.resources);
-    checked
-        .diagnostics
-        .extend(around::findings(&plugins, &setup));
-    let mut compared = loaded::compare(&plugins, &setup, &running);
+    let near = plugins.get(..MOST_WITH_SURROUNDINGS).unwrap_or(&plugins);
+    if let Some(left_out) = plugins.get(near.len()) {
+        checked.diagnostics.push(too_many(left_out, plugins.len()));
+    }
+    checked.diagnostics.extend(around::findings(near, &setup));
+    let mut compared = loaded::compare(near, &setup, &running);
     checked.diagnostics.append(&mut compared.diagnostics);
     checked.as_meant = std::mem::take(&mut compared.as_meant);
     let mut overrides = overridden::Found::new(&all.resources);
@@ -94,7 +99,12 @@ pub(super) fn sources(sources: &[Rc<Source>], target: CheckTarget) -> Checked {
             }
             Err(_) => {}
         }
-        let mut surroundings = setup.surroundings(plugin);
+        let is_near = index < MOST_WITH_SURROUNDINGS;
+        let mut surroundings = if is_near {
+            setup.surroundings(plugin)
+        } else {
+            Vec::new()
+        };
         surroundings.extend(compared.surroundings(index));
         let mut problems = std::mem::take(&mut plugin.loaded.problems);
         if let Some(config) = &plugin.loaded.config {
@@ -102,7 +112,9 @@ pub(super) fn sources(sources: &[Rc<Source>], target: CheckTarget) -> Checked {
             manager::rules(config, &surroundings, &mut problems);
             spoofable_signals(config, &mut problems);
             missing_variables(plugin, &mut problems);
-            overrides.of(config, holder);
+            if is_near {
+                overrides.of(config, holder);
+            }
         }
         checked.add(plugin, problems);
     }
@@ -138,6 +150,19 @@ pub(super) fn located(problem: &Problem, plugin: &Plugin) -> Diagnostic {
         problem,
         &plugin.source,
         plugin.document.place(&problem.path),
+    )
+}
+
+/// That only some plugins are judged with what stands around them.
+fn too_many(first: &Plugin, number: usize) -> Diagnostic {
+    Diagnostic::warning(
+        &codes::TOO_MANY_PLUGINS,
+        &first.source,
+        first.document.start(),
+        format!(
+            "there are {number} plugins of ours here: from this one on only their configurations are judged, not what stands around them"
+        ),
+        "check the files of each gateway by themselves",
     )
 }
 

@@ -324,9 +324,21 @@ impl Comparison {
     pub(super) fn table(&self) -> String {
         let heads = ["request", "header", "Lua filter", "trusted-lb", ""];
         let mut lines: Vec<[String; 5]> = vec![heads.map(str::to_owned)];
-        let mut stays = 0;
+        let (mut stays, mut not_run) = (0, 0);
         for row in &self.rows {
             let mut first = Some(row.request.clone());
+            let error = row.error.as_deref();
+            if error.is_some_and(|error| error.contains(sandbox::NOT_RUN)) {
+                not_run += 1;
+                lines.push([
+                    row.request.clone(),
+                    "(error)".to_owned(),
+                    shortened(error.unwrap_or_default()),
+                    String::new(),
+                    "can't be compared".to_owned(),
+                ]);
+                continue;
+            }
             if row.differences.is_empty() {
                 stays += 1;
             }
@@ -358,17 +370,13 @@ impl Comparison {
                     "stays".to_owned(),
                 ]);
             }
-            if let Some(error) = &row.error {
+            if let Some(error) = error {
                 lines.push([
                     String::new(),
                     "(error)".to_owned(),
                     shortened(error),
                     String::new(),
-                    if error.contains(sandbox::NOT_RUN) {
-                        "can't be compared".to_owned()
-                    } else {
-                        "the script stops here, as in Envoy".to_owned()
-                    },
+                    "the script stops here, as in Envoy".to_owned(),
                 ]);
             }
         }
@@ -389,11 +397,15 @@ impl Comparison {
             out.push('\n');
         }
         let all = self.rows.len();
-        let _ = writeln!(
+        let _ = write!(
             out,
             "\n{all} requests: {stays} stay as they are, {} change",
-            all - stays
+            all - stays - not_run
         );
+        if not_run > 0 {
+            let _ = write!(out, ", {not_run} can't be compared");
+        }
+        out.push('\n');
         out
     }
 }

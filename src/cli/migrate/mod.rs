@@ -160,6 +160,9 @@ fn checked_options(arguments: &MigrateArgs) -> Result<(), String> {
     Ok(())
 }
 
+/// Lua filters that are translated at once.
+const MOST_FILTERS: usize = 1_000;
+
 fn answer(texts: &[(String, String)], arguments: &MigrateArgs) -> Answer {
     let mut answer = Answer::default();
     let mut places: Vec<(usize, Vec<Filter>)> = Vec::new();
@@ -194,6 +197,16 @@ fn answer(texts: &[(String, String)], arguments: &MigrateArgs) -> Answer {
             return answer;
         }
         places.push((index, input.filters));
+    }
+    let number: usize = places.iter().map(|(_, filters)| filters.len()).sum();
+    if number > MOST_FILTERS {
+        answer.failure = Some((
+            INVALID,
+            format!(
+                "there are {number} Lua filters here, of which {MOST_FILTERS} can be translated at once: give them in parts"
+            ),
+        ));
+        return answer;
     }
     // Filters in one place are one plugin: of two plugins on a gateway the last would win.
     let mut groups: Vec<(usize, Vec<Filter>)> = Vec::new();

@@ -490,17 +490,14 @@ fn attempt(code: &str, seen: &Seen, lines: &Lines, answered: &Answer) -> mlua::R
         StdLib::STRING | StdLib::TABLE | StdLib::MATH | StdLib::BIT | StdLib::OS | StdLib::JIT;
     let lua = Lua::new_with(libraries, LuaOptions::new())?;
     lua.set_memory_limit(MOST_MEMORY)?;
-    sandboxed(&lua)?;
-    let looks = Cell::new(0_u32);
-    lua.set_hook(
+    let looks = Rc::new(Cell::new(0_u32));
+    sandboxed(&lua, &looks)?;
+    // For coroutines too.
+    lua.set_global_hook(
         HookTriggers::new().every_nth_instruction(INSTRUCTIONS_A_LOOK),
         move |_, _| {
             looks.set(looks.get() + 1);
-            if looks.get() > MOST_INSTRUCTIONS / INSTRUCTIONS_A_LOOK {
-                return Err(Error::runtime(format!(
-                    "a script that takes so many instructions {NOT_RUN}"
-                )));
-            }
+            within_bounds(&looks)?;
             Ok(VmState::Continue)
         },
     )?;
@@ -527,9 +524,40 @@ fn attempt(code: &str, seen: &Seen, lines: &Lines, answered: &Answer) -> mlua::R
     function.call(handle)
 }
 
+fn within_bounds(looks: &Cell<u32>) -> mlua::Result<()> {
+    if looks.get() <= MOST_INSTRUCTIONS / INSTRUCTIONS_A_LOOK {
+        return Ok(());
+    }
+    Err(Error::runtime(format!(
+        "a script that takes so many instructions {NOT_RUN}"
+    )))
+}
+
+/// Functions that catch errors, over those of the same names: a script can't catch the end of its time.
+const CATCHES: &str = "
+local within_bounds, catch = ...
+local function checked(...)
+  within_bounds()
+  return ...
+end
+return function(...)
+  return checked(catch(...))
+end";
+
 /// Takes away what reaches out of the script, and the compiler, which knows no limits.
-fn sandboxed(lua: &Lua) -> mlua::Result<()> {
+fn sandboxed(lua: &Lua, looks: &Rc<Cell<u32>>) -> mlua::Result<()> {
     let globals = lua.globals();
+    let looks = Rc::clone(looks);
+    let check = lua.create_function(move |_, ()| within_bounds(&looks))?;
+    let mut catches = vec![(globals.clone(), "pcall"), (globals.clone(), "xpcall")];
+    if let Value::Table(coroutine) = globals.get::<Value>("coroutine")? {
+        catches.push((coroutine, "resume"));
+    }
+    for (table, name) in catches {
+        let catch: Value = table.get(name)?;
+        let wrapped: Value = lua.load(CATCHES).call((&check, catch))?;
+        table.set(name, wrapped)?;
+    }
     if let Value::Table(jit) = globals.get::<Value>("jit")? {
         jit.get::<mlua::Function>("off")?.call::<()>(())?;
     }

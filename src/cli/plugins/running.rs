@@ -3,6 +3,7 @@
 //! The dump has more in it than what serves. An extension stays in it when no listener has it any longer, and a
 //! configuration that a Wasm module refuses stands there as if it were loaded (seen on Envoy 1.40).
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -11,6 +12,12 @@ use super::{Contents, Plugin};
 use crate::cli::files::{Located, Source};
 use crate::cli::report::Diagnostic;
 use crate::cli::setup::Manager;
+
+/// Extensions that are looked through for one that a listener names.
+const MOST_EXTENSIONS: usize = 1_000;
+
+/// Different filters of one name that are looked at. Two are rare.
+const MOST_OF_A_NAME: usize = 16;
 
 /// A running Envoy, or a part of what is known of it.
 pub(in crate::cli) struct Running {
@@ -297,14 +304,25 @@ impl Running {
             return extensions.map(Extension::filter).collect();
         };
         let mut found: Vec<Filter<'_>> = Vec::new();
+        let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
         for listener in listeners {
             for listed in &listener.filters {
                 let Some(filter) = self.filter(listener, listed) else {
                     continue;
                 };
-                match found.iter_mut().find(|known| known.is_same(&filter)) {
+                let called = by_name.entry(filter.name).or_default();
+                let known = called.iter().copied().find(|position| {
+                    found
+                        .get(*position)
+                        .is_some_and(|known| known.is_same(&filter))
+                });
+                match known.and_then(|position| found.get_mut(position)) {
                     Some(known) => known.add(&filter),
-                    None => found.push(filter),
+                    None if called.len() >= MOST_OF_A_NAME => {}
+                    None => {
+                        called.push(found.len());
+                        found.push(filter);
+                    }
                 }
             }
         }
@@ -324,7 +342,11 @@ impl Running {
         };
         if listed.content.is_none() {
             let extensions = self.extensions.as_ref()?;
-            if let Some(extension) = extensions.iter().find(|one| one.name == listed.name) {
+            if let Some(extension) = extensions
+                .iter()
+                .take(MOST_EXTENSIONS)
+                .find(|one| one.name == listed.name)
+            {
                 filter = extension.filter();
             }
         }

@@ -114,6 +114,9 @@ codes! {
     LOADED_NOT_MEANT = "loaded-not-meant",
         "A gateway has a plugin of ours loaded that no file has, or that the files mean for other gateways.",
         "Give the files of all plugins of the gateway, or delete the resource that it comes from.";
+    TOO_MANY_PLUGINS = "too-many-plugins",
+        "There are more than 1,000 plugins of ours. Only the first of them are judged with what stands around them.",
+        "Check the files of each gateway by themselves.";
     WHOSE_DUMP = "whose-dump",
         "Listeners and extensions alone don't say whose Envoy has them, so that a missing plugin can't be told from one that is for others.",
         "Give the whole /config_dump, or add what `istioctl proxy-config bootstrap POD -o json` prints.";

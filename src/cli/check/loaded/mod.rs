@@ -9,6 +9,10 @@ use crate::cli::report::{Code, Diagnostic, codes};
 use crate::cli::setup::{Manager, Setup, Surroundings};
 use meant::Meant;
 
+/// Gateways that are compared, and filters of each. Real ones have a few filters.
+const MOST_GATEWAYS: usize = 100;
+const MOST_FILTERS: usize = 1_000;
+
 /// What came of comparing.
 #[derive(Default)]
 pub(super) struct Compared {
@@ -41,13 +45,33 @@ pub(super) fn compare(plugins: &[Plugin], setup: &Setup<'_>, running: &[Running]
     if meant.is_empty() {
         return compared;
     }
-    for gateway in running {
+    for gateway in running.iter().take(MOST_GATEWAYS) {
+        let mut filters = gateway.filters();
+        filters.truncate(MOST_FILTERS);
+        let unnamed = filters.iter().enumerate();
+        let unnamed = unnamed
+            .filter(|(_, filter)| !meant.iter().any(|one| one.is_called(filter.name)))
+            .map(|(position, _)| position)
+            .collect();
         Gateway {
             running: gateway,
             title: title(gateway),
-            filters: gateway.filters(),
+            filters,
+            unnamed,
         }
         .compare(&meant, setup, &mut compared);
+    }
+    if let Some(left_out) = running.get(MOST_GATEWAYS) {
+        compared.diagnostics.push(Diagnostic::warning(
+            &codes::WHOSE_DUMP,
+            &left_out.source,
+            left_out.place.clone(),
+            format!(
+                "there are {} dumps here, of which {MOST_GATEWAYS} are compared",
+                running.len()
+            ),
+            "give fewer at once",
+        ));
     }
     compared
 }
@@ -65,6 +89,8 @@ struct Gateway<'r> {
     running: &'r Running,
     title: String,
     filters: Vec<Filter<'r>>,
+    /// Those that no plugin of the files is called like.
+    unnamed: Vec<usize>,
 }
 
 impl Gateway<'_> {
@@ -154,12 +180,16 @@ impl Gateway<'_> {
                 Some(Content::Plugin(..) | Content::Unreadable(_))
             )
         };
-        let found = positions(&|filter| match filter.content {
-            Some(Content::Plugin(plugin, _)) => {
-                one.is_same(plugin) && !all.iter().any(|other| other.is_called(filter.name))
-            }
-            _ => false,
-        });
+        let unnamed = self.unnamed.iter().copied();
+        let found: Vec<usize> = unnamed
+            .filter(|position| {
+                let filter = self.filters.get(*position);
+                match filter.and_then(|filter| filter.content) {
+                    Some(Content::Plugin(plugin, _)) => one.is_same(plugin),
+                    _ => false,
+                }
+            })
+            .collect();
         if !found.is_empty() || !one.names.is_empty() || all.len() > 1 {
             return found;
         }

@@ -143,8 +143,15 @@ fn bounded(code: &str) -> Result<(), Unreadable> {
         let Some(result) = lexer.process_next() else {
             break;
         };
-        let (LexerResult::Ok(token) | LexerResult::Recovered(token, _)) = result else {
-            return Ok(()); // The parser says what is wrong.
+        let token = match result {
+            LexerResult::Ok(token) | LexerResult::Recovered(token, _) => token,
+            // The parser would go on behind it, to where the lexer panics.
+            LexerResult::Fatal(errors) => {
+                let Some(error) = errors.first() else {
+                    return refuse("this isn't Lua", next);
+                };
+                return refuse(&format!("this isn't Lua: {error}"), error.range().0.bytes());
+            }
         };
         let at = token.start_position().bytes();
         next = token.end_position().bytes();
