@@ -5,10 +5,10 @@ use testkit::cases::Protocol;
 use testkit::gateway::{Listener, seen_as};
 use testkit::http::Response;
 
-use super::{
-    Attack, ELSEWHERE, PeerAddress, Seen, Setup, World, faults, in_all_ways, lines_of, or_judged,
-    overdrawn,
-};
+use super::ELSEWHERE;
+use super::judge::{Seen, faults, lines_of, none_is_wrong, or_judged, overdrawn};
+use super::table::{Attack, PeerAddress, Setup};
+use super::world::{World, in_all_ways};
 use crate::native_forms::{render, version};
 
 /// The attacks' configuration without what is refused.
@@ -125,10 +125,5 @@ fn native_forms_give_no_untrusted_client_https_or_its_own_limits() {
         }
         wrong
     });
-    assert!(
-        wrong.is_empty(),
-        "{} wrong:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    none_is_wrong(&wrong);
 }
