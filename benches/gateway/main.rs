@@ -20,7 +20,7 @@ use options::Options;
 fn main() {
     let options = Options::from_command_line();
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let variants = variants::chosen(&options, folder.path());
+    let variants = variants::chosen(&options, budgets::variants(), folder.path());
     if options.instructions {
         let counts = instructions::count(&variants, &options);
         instructions::print_table(&counts);

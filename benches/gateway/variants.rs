@@ -10,7 +10,6 @@ use testkit::workloads::{self, LOAD_BALANCER};
 use trusted_lb::cli::native_listener;
 use trusted_lb::config;
 
-use crate::budgets;
 use crate::floor;
 use crate::options::Options;
 
@@ -61,8 +60,13 @@ impl Variant {
     }
 }
 
-/// What the options ask for, each with what it is compared with. Modules that are made are put into the folder.
-pub(crate) fn chosen(options: &Options, folder: &Path) -> Vec<Variant> {
+/// What the options ask for, each with what it is compared with; `of_budgets` if they ask for the budgets. Modules that are
+/// made are put into the folder.
+pub(crate) fn chosen<'b>(
+    options: &Options,
+    of_budgets: impl Iterator<Item = &'b str>,
+    folder: &Path,
+) -> Vec<Variant> {
     let mut variants = all(folder);
     for (name, file) in &options.modules {
         let plugin = plugin_of(file, &workloads::full_job("source"), &BTreeMap::new());
@@ -76,7 +80,7 @@ pub(crate) fn chosen(options: &Options, folder: &Path) -> Vec<Variant> {
         );
     }
     if options.budgets {
-        only.extend(budgets::variants().map(ToOwned::to_owned));
+        only.extend(of_budgets.map(ToOwned::to_owned));
     } else if options.instructions && only.is_empty() {
         // The number of virtual hosts is a matter of caches, which instructions don't show.
         variants.retain(|variant| variant.baseline == BASELINE);

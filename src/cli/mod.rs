@@ -190,7 +190,7 @@ fn only_configuration(path: &Path) -> Result<(Plugin, Config), Failure> {
         let mut shown: Vec<String> = errors
             .iter()
             .take(MOST_ERRORS)
-            .map(|problem| report::text(&check::located(problem, &plugin), false))
+            .map(|problem| report::text(&plugin.diagnostic(problem), false))
             .collect();
         if errors.len() > MOST_ERRORS {
             shown.push(format!("and {} more", errors.len() - MOST_ERRORS));

@@ -12,7 +12,8 @@ use super::policy::Policy;
 use super::problem::closest;
 use super::read::{At, Fields};
 use super::seen::Seen;
-use super::signals::{ForwardedProto, Signal, SignalForm};
+use super::signal_form::SignalForm;
+use super::signals::{ForwardedProto, Signal};
 use super::trust::{self, TrustedLoadBalancer};
 use super::untrusted::{Untrusted, UntrustedProto};
 

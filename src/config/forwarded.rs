@@ -1,7 +1,7 @@
 //! Headers by which proxies tell services about the client: its scheme, its address, the host it asked for. Some of them
 //! are known as signals. None of them means anything when a client sends it.
 
-use super::signals::SignalForm;
+use super::signal_form::SignalForm;
 
 /// One line for each header: what it says, who writes or reads it, and, if it can stand in `from`, how its value reads.
 /// A new one is one line here.

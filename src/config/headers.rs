@@ -231,7 +231,7 @@ fn variable(at: At<'_>) -> Option<EnvName> {
 /// A header name in a text. Past a number of them there are too many.
 fn named(at: At<'_>, text: &str) -> Option<HeaderName> {
     let name = at.reported(name(text))?;
-    if at.problems.one_header_too_many(&name) {
+    if at.problems.one_header_too_many(name.as_str()) {
         at.error_with_help(
             &format_args!(
                 "more than {MOST_HEADERS} different headers are named in this configuration"

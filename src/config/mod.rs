@@ -29,10 +29,12 @@ mod headers;
 mod overrides;
 mod path;
 mod policy;
+mod port;
 mod problem;
 mod read;
 mod requests;
 mod seen;
+mod signal_form;
 mod signals;
 mod trust;
 mod untrusted;
@@ -59,7 +61,8 @@ pub use policy::{
 };
 pub use problem::{Problem, Severity};
 pub use requests::{HeaderMatch, HeaderValueMatch, HostPattern, PathPattern, RequestMatch};
-pub use signals::{DefaultScheme, ForwardedProto, Scheme, Signal, SignalForm};
+pub use signal_form::SignalForm;
+pub use signals::{DefaultScheme, ForwardedProto, Scheme, Signal};
 pub use trust::{ClientCertificate, LoadBalancerMatch, TrustedLoadBalancer};
 pub use untrusted::{Exception, Untrusted, UntrustedAction, UntrustedProto};
 

@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
-use super::headers::HeaderName;
 use super::path::{Here, Path, one_line};
 use super::seen::Seen;
 
@@ -140,7 +139,7 @@ impl Problems {
     }
 
     /// Notes that a header is named. Whether there are too many now.
-    pub(crate) fn one_header_too_many(&self, name: &HeaderName) -> bool {
+    pub(crate) fn one_header_too_many(&self, name: &str) -> bool {
         let mut headers = self.headers.borrow_mut();
         !headers.again(name) && headers.len() == MOST_HEADERS + 1
     }

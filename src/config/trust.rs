@@ -1,8 +1,9 @@
 //! Rules of trust: who may speak for the client's scheme.
 
 use super::address::{self, Block, IpBlock};
-use super::declare::{Boolean, Rule, Set, object, text, whole};
+use super::declare::{Boolean, Rule, Set, object, text};
 use super::document::quoted;
+use super::port::Port;
 use super::read::{At, Fields};
 use super::requests::{HeaderMatch, RequestMatch};
 use super::signals::ForwardedProto;
@@ -68,11 +69,6 @@ object! {
     /// The certificate's SHA-256 fingerprint, 64 hex digits, with colons between all bytes or without.
     sha256: Vec<String> = optional "sha256": Set<Fingerprint>, "any",
         "[\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"]";
-}
-
-whole! {
-    /// A TCP port.
-    Port: u16 = "a port", 1, 65_535;
 }
 
 text! {

@@ -25,6 +25,8 @@ mod report;
 #[forbid(unsafe_code)]
 mod root;
 #[forbid(unsafe_code)]
+mod shared;
+#[forbid(unsafe_code)]
 mod stream;
 
 use root::Root;

@@ -1,19 +1,19 @@
 //! The plugin as a whole: its configuration, its counters and its log lines.
 
 use std::cell::RefCell;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Bytes, ContextType};
 
-use super::counters::{self, Counter, FLUSH_PERIOD_MS};
-use super::host::{self, Status};
+use super::counters::{self, FLUSH_PERIOD_MS};
+use super::host;
 use super::log::follow_host_level;
-use super::rate_limit::{self, RateLimit, RequestProblem};
+use super::shared::Shared;
 use super::stream::{Configured, Stream};
 use crate::config::{self, Config, Problem, Retries, Timeout};
-use crate::engine::{Engine, PeerProblem};
+use crate::engine::Engine;
 
 /// Version and commit, for the log.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -63,7 +63,7 @@ impl RootContext for Root {
 
     /// [`FLUSH_PERIOD_MS`] have passed.
     fn on_tick(&mut self) {
-        self.shared.rate_limit.tick();
+        self.shared.tick();
         // If nothing was counted there were no requests, and nobody to log anything.
         if counters::flush() {
             follow_host_level();
@@ -85,7 +85,7 @@ impl Root {
     fn take_over(&self, engine: Engine) {
         let configured = Configured::new(engine, Rc::clone(&self.shared));
         self.configured.replace(Some(Rc::new(configured)));
-        self.shared.rate_limit.reset();
+        self.shared.reset();
     }
 }
 
@@ -93,81 +93,6 @@ impl Drop for Root {
     /// Envoy has replaced the configuration or ends the VM. What was counted since the last tick is not lost.
     fn drop(&mut self) {
         counters::flush();
-    }
-}
-
-/// What the root context shares with the streams that it creates.
-#[derive(Default)]
-pub(super) struct Shared {
-    rate_limit: RateLimit,
-}
-
-impl Shared {
-    /// The direct peer of a request can't be determined.
-    pub(super) fn peer_is_ambiguous(&self, problem: PeerProblem) {
-        counters::count(Counter::PeerAmbiguous);
-        if let Some(suppressed) = self.rate_limit.happened(RequestProblem::Peer(problem)) {
-            log::warn!(
-                "the direct peer of a request can't be determined, so nobody is trusted by address: {problem}; {} {}",
-                problem.advice(),
-                RateLimited {
-                    suppressed,
-                    counter: "trusted_lb_peer_ambiguous"
-                }
-            );
-        }
-    }
-
-    /// The header that is to tell the scheme of a trusted request has an unrecognized value.
-    pub(super) fn signal_is_unusable(&self, engine: &Engine, rule: usize, header: &str) {
-        counters::count(Counter::SignalUnusable);
-        if let Some(suppressed) = self.rate_limit.happened(RequestProblem::Signal { rule }) {
-            log::warn!(
-                "rule {}: {header} has an unrecognized value; using the rule's default {}",
-                engine.rule_name(rule),
-                RateLimited {
-                    suppressed,
-                    counter: "trusted_lb_signal_unusable"
-                }
-            );
-        }
-    }
-
-    /// Envoy answered a host call with an error. `call` says what was being done.
-    pub(super) fn host_call_failed(&self, call: &'static str, status: Status) {
-        counters::count(Counter::HostCallError);
-        if let Some(suppressed) = self.rate_limit.happened(RequestProblem::HostCall(call)) {
-            log::error!(
-                "{call} failed: Envoy answered {status} {}",
-                RateLimited {
-                    suppressed,
-                    counter: "trusted_lb_host_call_error"
-                }
-            );
-        }
-    }
-}
-
-/// The end of a rate-limited line.
-struct RateLimited {
-    /// How many such lines were left out since the last one.
-    suppressed: u32,
-    /// The counter that has all of them.
-    counter: &'static str,
-}
-
-impl fmt::Display for RateLimited {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(")?;
-        if self.suppressed > 0 {
-            write!(f, "{} suppressed; ", self.suppressed)?;
-        }
-        write!(
-            f,
-            "logged at most every {} min, see counter {})",
-            rate_limit::MINUTES,
-            self.counter
-        )
     }
 }
 

@@ -10,7 +10,7 @@ use super::counters::{self, Counter};
 use super::host;
 use super::pairs::pairs;
 use super::report::report;
-use super::root::Shared;
+use super::shared::Shared;
 use crate::config::Mode;
 use crate::engine::{Decision, Engine, Operation, Peer, Request, SchemeSource};
 

@@ -94,7 +94,7 @@ pub(super) fn sources(sources: &[Rc<Source>], target: CheckTarget) -> Checked {
                     .diagnostics
                     .extend(against.map(|problem| Diagnostic {
                         code: &codes::NOT_NATIVE,
-                        ..located(problem, plugin)
+                        ..plugin.diagnostic(problem)
                     }));
             }
             Err(_) => {}
@@ -140,17 +140,8 @@ impl Checked {
             });
         }
         self.diagnostics
-            .extend(problems.iter().map(|problem| located(problem, plugin)));
+            .extend(problems.iter().map(|problem| plugin.diagnostic(problem)));
     }
-}
-
-/// A problem at its place.
-pub(super) fn located(problem: &Problem, plugin: &Plugin) -> Diagnostic {
-    Diagnostic::problem(
-        problem,
-        &plugin.source,
-        plugin.document.place(&problem.path),
-    )
 }
 
 /// That only some plugins are judged with what stands around them.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::source::SyntaxError;
+use super::syntax_error::SyntaxError;
 use super::tree::{Field, Located, Value};
 use super::{MOST_DEPTH, MOST_VALUES};
 use crate::config::Node;

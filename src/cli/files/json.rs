@@ -6,7 +6,7 @@ use serde::Deserialize as _;
 use serde::de::IgnoredAny;
 
 use super::builder::{Builder, Key};
-use super::source::SyntaxError;
+use super::syntax_error::SyntaxError;
 use crate::config::Node;
 
 /// Why a text isn't read as JSON.

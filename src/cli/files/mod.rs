@@ -12,6 +12,7 @@ mod json;
 mod proto;
 mod scalar;
 mod source;
+mod syntax_error;
 mod template;
 mod tree;
 mod within;
@@ -19,7 +20,8 @@ mod yaml;
 
 pub(super) use input::{Inputs, STDIN, inputs, one};
 pub(super) use proto::is_spelling_of;
-pub(super) use source::{Source, SyntaxError};
+pub(super) use source::Source;
+pub(super) use syntax_error::SyntaxError;
 pub(super) use tree::{Field, Located, Value};
 pub(super) use within::Within;
 

@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::ops::Range;
 
 use super::builder::Builder;
+use super::syntax_error::SyntaxError;
 use super::tree::Located;
 use super::within::Within;
 use super::{json, template, yaml};
@@ -18,16 +19,6 @@ pub(in crate::cli) struct Source {
     /// Where each line begins.
     lines: OnceCell<Vec<usize>>,
     merge_key: OnceCell<Option<Range<usize>>>,
-}
-
-/// Why a text can't be read, and where.
-#[derive(Debug)]
-pub(in crate::cli) struct SyntaxError {
-    pub(in crate::cli) message: String,
-    /// What to do instead, if that is known.
-    pub(in crate::cli) help: Option<String>,
-    /// Bytes of the source.
-    pub(in crate::cli) span: Range<usize>,
 }
 
 impl PartialEq for Source {

@@ -1,6 +1,6 @@
 //! Sources of manifests that aren't manifests yet.
 
-use super::source::SyntaxError;
+use super::syntax_error::SyntaxError;
 
 /// The place of a Helm template's first action, if the text has one. Asked of texts that can't be read.
 pub(super) fn found(text: &str) -> Option<SyntaxError> {

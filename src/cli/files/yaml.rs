@@ -6,7 +6,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
 use super::builder::{Builder, Key};
 use super::scalar;
-use super::source::SyntaxError;
+use super::syntax_error::SyntaxError;
 
 /// Reads every document of a text that begins at `begin` of its file.
 pub(super) fn read(text: &str, begin: usize, builder: &mut Builder) -> Result<(), SyntaxError> {

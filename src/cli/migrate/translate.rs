@@ -5,6 +5,7 @@ mod merge;
 mod policy;
 mod scheme;
 mod signals;
+mod told;
 
 use std::rc::Rc;
 

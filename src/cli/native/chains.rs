@@ -6,14 +6,14 @@
 use ipnet::IpNet;
 use serde_json::json;
 
-use super::cel;
 use super::connection::nets;
+use super::expression;
+use super::filter_chain::{
+    Chain, FORWARDED_PORT, FORWARDED_PROTO, SourceChain, connection_manager, formatted, refuses,
+};
 use super::filters::{self, Existing, write};
 use super::lines::Lines;
 use super::options::Options;
-use super::plan::{
-    Chain, FORWARDED_PORT, FORWARDED_PROTO, SourceChain, connection_manager, formatted, refuses,
-};
 use super::refusal::Refusals;
 use super::{policy, removal};
 use crate::config::{
@@ -104,7 +104,7 @@ fn trusted(
     } else {
         let mut lines = Lines::default();
         let place = format!("trustedLoadBalancers[{index}].forwardedProto");
-        let told = cel::signals(proto, &place, &mut lines, refusals);
+        let told = expression::signals(proto, &place, &mut lines, refusals);
         early.extend(lines.copies());
         let format = formatted(&told, refusals);
         early.push(write(FORWARDED_PROTO, &format, Existing::Overwrite));

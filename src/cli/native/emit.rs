@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use super::filter_chain::Chain;
 use super::filters::{MANAGER, MANAGER_NAME, named, typed};
 use super::options::{NativeArgs, Output};
-use super::plan::{Chain, Form, Plan};
+use super::plan::{Form, Plan};
 use crate::cli::yaml;
 use crate::config::Node;
 

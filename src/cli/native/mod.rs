@@ -8,6 +8,8 @@ mod cel;
 mod chains;
 mod connection;
 mod emit;
+mod expression;
+mod filter_chain;
 mod filters;
 mod lines;
 mod one_chain;
@@ -24,7 +26,7 @@ use refusal::Refusal;
 
 use super::files::STDIN;
 use super::plugins::{Form, Plugin};
-use super::{Failure, INVALID, MOST_ERRORS, check, done, only_configuration, report, usage};
+use super::{Failure, INVALID, MOST_ERRORS, done, only_configuration, report, usage};
 use crate::config::{Config, Problem};
 use options::{Options, Output};
 
@@ -96,7 +98,7 @@ fn refused(plugin: &Plugin, refusals: &[Refusal]) -> Failure {
         refusals
             .iter()
             .take(MOST_ERRORS)
-            .map(|refusal| report::text(&check::located(&refusal.problem(), plugin), false)),
+            .map(|refusal| report::text(&plugin.diagnostic(&refusal.problem()), false)),
     );
     Failure {
         code: INVALID,

@@ -4,14 +4,17 @@
 
 use serde_json::{Map, Value, json};
 
-use super::cel::{self, CONNECTION};
+use super::cel;
 use super::connection::{Networks, state};
+use super::expression::{self, CONNECTION};
+use super::filter_chain::{
+    Chain, FORWARDED_PORT, FORWARDED_PROTO, connection_manager, formatted, refuses,
+};
 use super::filters::{
     self, Existing, composite, execute, go_on, header_input, remove, tree, write,
 };
 use super::lines::Lines;
 use super::options::{Http2, Options};
-use super::plan::{Chain, FORWARDED_PORT, FORWARDED_PROTO, connection_manager, formatted, refuses};
 use super::refusal::Refusals;
 use super::{policy, removal};
 use crate::config::{
@@ -180,7 +183,7 @@ impl Parts<'_> {
             written.push(write(FORWARDED_PROTO, &format, Existing::Overwrite));
         } else {
             let proto = first_match(&self.rules, CONNECTION, |rule| {
-                cel::default_scheme(rule.forwarded_proto.default)
+                expression::default_scheme(rule.forwarded_proto.default)
             });
             let format = formatted(&proto, refusals);
             self.objects.push((PROTO.to_owned(), format));
@@ -295,9 +298,9 @@ fn rules<'c>(
             let place = format!("trustedLoadBalancers[{index}]");
             let match_place = format!("{place}.match");
             let mut request = Vec::new();
-            request.extend(client_certificate.as_ref().map(cel::certificate));
+            request.extend(client_certificate.as_ref().map(expression::certificate));
             if *asked != RequestMatch::default() {
-                request.push(cel::request(asked, &match_place, lines, refusals));
+                request.push(expression::request(asked, &match_place, lines, refusals));
             }
             Rule {
                 connection: networks.condition(matches, &match_place, refusals),
@@ -359,16 +362,15 @@ fn scheme_of_request(
         let Some(request) = policy::matched_request(route, &place, refusals) else {
             continue;
         };
-        let condition = cel::request(request, &format!("{place}.match"), lines, refusals);
-        let scheme = route
-            .forwarded_proto
-            .as_ref()
-            .map(|proto| cel::signals(proto, &format!("{place}.forwardedProto"), lines, refusals));
+        let condition = expression::request(request, &format!("{place}.match"), lines, refusals);
+        let scheme = route.forwarded_proto.as_ref().map(|proto| {
+            expression::signals(proto, &format!("{place}.forwardedProto"), lines, refusals)
+        });
         overrides.push((condition, scheme));
     }
     request_expression(rules, CONNECTION, |rule| {
         let place = format!("{}.forwardedProto", rule.place);
-        let own = cel::signals(rule.forwarded_proto, &place, lines, refusals);
+        let own = expression::signals(rule.forwarded_proto, &place, lines, refusals);
         let cases = overrides.iter().map(|(condition, scheme)| {
             let scheme = scheme.clone().unwrap_or_else(|| own.clone());
             (condition.clone(), scheme)

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::cel::{escape_regex, host_regex};
+use super::expression::{escape_regex, host_regex};
 use super::filters::header_input;
 use super::lines::is_joined;
 use super::refusal::{Refusal, Refusals};

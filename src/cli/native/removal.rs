@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
+use super::filter_chain::{FORWARDED_PORT, FORWARDED_PROTO};
 use super::filters::remove_matching;
 use super::options::Options;
-use super::plan::{FORWARDED_PORT, FORWARDED_PROTO};
 use super::policy::{self, STREAM_DURATION};
 use super::refusal::Refusals;
 use super::variants::patterns;

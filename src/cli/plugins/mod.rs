@@ -14,7 +14,7 @@ use std::rc::Rc;
 use super::files::{Located, Source, SyntaxError, Value};
 use super::report::Diagnostic;
 use super::setup::{Manager, Resource};
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, Problem};
 pub(super) use kubernetes::resources;
 pub(super) use running::{Content, Filter, Node, Running};
 
@@ -36,6 +36,13 @@ pub(super) struct Plugin {
     pub(super) manager: Option<Manager>,
     /// The variables of the Wasm VM's environment, if the file shows them.
     pub(super) environment: Option<Vec<String>>,
+}
+
+impl Plugin {
+    /// A problem at its place.
+    pub(super) fn diagnostic(&self, problem: &Problem) -> Diagnostic {
+        Diagnostic::problem(problem, &self.source, self.document.place(&problem.path))
+    }
 }
 
 /// What a configuration stands in.

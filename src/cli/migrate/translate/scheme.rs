@@ -6,6 +6,7 @@ use super::super::cases::{self, Case, Outcome};
 use super::super::lua::{Asked, Condition, Is, Subject, Test};
 use super::matches::{self, Match};
 use super::signals::{from_default, said, signals};
+use super::told::{Told, ToldCases, by_route, positive, simplified};
 use super::{FORWARDED_PORT, FORWARDED_PROTO, SCHEME, Translator, object, refusals, text};
 use crate::config::Node;
 
@@ -17,29 +18,6 @@ pub(super) struct SchemeOut {
     pub(super) rewrite_scheme: Option<&'static str>,
     pub(super) forwarded_port: bool,
 }
-
-/// What the upstream is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
-    Https,
-    Http,
-    /// What the connection to the gateway is: Envoy has written that.
-    Connection,
-    /// A value that the script copies from somewhere and that is neither.
-    Junk,
-}
-
-impl Told {
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Told::Https => "https",
-            Told::Http => "http",
-            Told::Connection | Told::Junk => "connection",
-        }
-    }
-}
-
-pub(super) type ToldCases = Vec<Case<Told>>;
 
 impl Translator<'_> {
     pub(super) fn scheme(&mut self) -> SchemeOut {
@@ -464,17 +442,6 @@ impl Translator<'_> {
     }
 }
 
-/// Cases that go by Envoy's route are overrides, the others rules.
-fn by_route(cases: ToldCases) -> (ToldCases, ToldCases) {
-    let asks_route = |case: &Case<Told>| {
-        let mut found = false;
-        case.condition
-            .tests(&mut |test| found |= test.subject == Subject::Route);
-        found
-    };
-    cases.into_iter().partition(asks_route)
-}
-
 /// Whether a test asks about what Envoy itself wrote.
 fn of_connection(test: &Test) -> bool {
     matches!(&test.subject, Subject::Header(name) if matches!(&**name, SCHEME | FORWARDED_PROTO))
@@ -484,37 +451,4 @@ fn copies_connection(asked: &Asked) -> bool {
     matches!(&asked.subject, Subject::Header(name) if matches!(&**name, SCHEME | FORWARDED_PROTO))
         && asked.skipped == 0
         && asked.taken.is_none()
-}
-
-/// Cases without those at the end that say what is so anyway.
-pub(super) fn simplified(cases: ToldCases, own: Told) -> ToldCases {
-    let mut cases = cases::first_matches(cases);
-    while cases.last().is_some_and(|last| {
-        last.outcome == own || (own == Told::Connection && last.outcome == Told::Junk)
-    }) {
-        cases.pop();
-    }
-    cases
-}
-
-/// `connection where c, else https` as `https where not c`, if one rule can say that.
-fn positive(cases: ToldCases) -> ToldCases {
-    let Some((last, first)) = cases.split_last() else {
-        return cases;
-    };
-    let plain = first.iter().all(|case| case.outcome == Told::Connection);
-    if !plain || first.is_empty() || last.condition != Condition::Always {
-        return cases;
-    }
-    let any = first
-        .iter()
-        .fold(Condition::Never, |any, case| any.or(case.condition.clone()));
-    let opposite = cases::understood(&any, true, &mut Vec::new(), &|_| true);
-    match cases::alternatives(&opposite, &matches::listed) {
-        Ok(all) if all.len() == 1 => vec![Case {
-            condition: opposite,
-            outcome: last.outcome,
-        }],
-        _ => cases,
-    }
 }

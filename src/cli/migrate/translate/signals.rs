@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::super::cases::{self, Case};
 use super::super::lua::{Condition, Is, Subject, Test};
-use super::scheme::{Told, ToldCases, simplified};
+use super::told::{Told, ToldCases, simplified};
 use super::{object, text, texts};
 use crate::config::Node;
 
