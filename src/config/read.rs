@@ -1,7 +1,7 @@
 //! Reading values out of a [`Node`] tree: each reader reports what is wrong where it stands and goes on, so that one
 //! pass finds everything.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::hash::Hash;
 
 use super::declare::{Name, Notation, Part, Rule};
@@ -42,6 +42,24 @@ impl Wrong {
 #[derive(Clone, Copy)]
 pub(crate) struct Fields<'a> {
     at: At<'a>,
+}
+
+/// What to write in place of a name that isn't known. Worked out only if the problem is shown.
+struct InsteadOf<'n> {
+    name: &'n str,
+    known: &'n [Name],
+}
+
+impl Display for InsteadOf<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names = Vec::new();
+        Name::list(self.known, &mut names);
+        if let Some(word) = closest(self.name, &mut names.iter().copied()) {
+            return write!(f, "did you mean {word}?");
+        }
+        f.write_str("the fields here are ")?;
+        f.write_str(&joined(&mut names.iter().copied(), ", "))
+    }
 }
 
 impl<'a> At<'a> {
@@ -103,25 +121,16 @@ impl<'a> At<'a> {
 
     /// Reports fields that aren't known and fields that are written twice.
     fn check_names(&self, fields: &[(String, Node)], known: &[Name]) {
-        for (index, (name, _)) in fields.iter().enumerate() {
+        let mut seen = Seen::default();
+        for (name, _) in fields {
             let here = Here::Field(self.here, name);
             if !Name::any(known, &|known| known == name) {
-                let mut names = Vec::new();
-                Name::list(known, &mut names);
-                let help = match closest(name, &mut names.iter().copied()) {
-                    Some(word) => format!("did you mean {word}?"),
-                    None => format!(
-                        "the fields here are {}",
-                        joined(&mut names.iter().copied(), ", ")
-                    ),
-                };
-                self.problems
-                    .error_with_help(&here, &"there is no such field", &help);
-            } else if fields
-                .iter()
-                .take(index)
-                .any(|(earlier, _)| earlier == name)
-            {
+                self.problems.error_with_help(
+                    &here,
+                    &"there is no such field",
+                    &InsteadOf { name, known },
+                );
+            } else if seen.again(name) {
                 self.problems.error(&here, &"this field is written twice");
             }
         }

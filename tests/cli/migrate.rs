@@ -340,6 +340,39 @@ fn what_nests_or_repeats_without_end_is_read_or_refused() {
     }
 }
 
+#[test]
+fn what_is_said_of_a_long_script_is_short_and_tells_where_reading_ended() {
+    let proto = r#"h:headers():replace("x-forwarded-proto", "https")"#;
+    // (script, what is said)
+    let cases = [
+        (
+            "if a then".to_owned()
+                + &(0..16_000).fold(String::new(), |all, n| {
+                    all + &format!(
+                        " elseif h:headers():get('x-{n}') then h:headers():remove('y')\n"
+                    )
+                })
+                + " end "
+                + proto,
+            "more than 400 questions",
+        ),
+        (
+            format!(
+                "h:headers():replace('x-forwarded-proto', '{}')",
+                "x".repeat(1_500_000)
+            ),
+            "nothing could be translated",
+        ),
+    ];
+    for (script, word) in cases {
+        let within = envoy_filter(&format!("function envoy_on_request(h)\n{script}\nend"));
+        let said = migrate(&within, LOAD_BALANCER);
+        assert_eq!(said.code, 1, "{}", said.notes);
+        assert!(said.notes.contains(word), "{}", said.notes);
+        assert!(said.notes.len() < 50_000, "{} bytes", said.notes.len());
+    }
+}
+
 /// `--compare` of a script.
 fn compared(script: &str) -> String {
     let mut options = vec!["--compare"];

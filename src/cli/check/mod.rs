@@ -23,8 +23,14 @@ pub(super) use run::{of_text, run};
 const MOST_OF_ONE: usize = 100;
 const MOST_OF_ALL: usize = 1_000;
 
-/// Plugins that are judged with what stands around them: each is looked at beside every resource.
+/// Plugins that are judged with what stands around them.
 const MOST_WITH_SURROUNDINGS: usize = 1_000;
+
+/// Plugins times resources: each is looked at beside every resource.
+const MOST_PAIRS: usize = 10_000_000;
+
+/// Selectors that are held against workloads.
+const MOST_SELECTIONS: usize = 50_000_000;
 
 /// What came of checking some files.
 #[derive(Default)]
@@ -62,9 +68,10 @@ pub(super) fn sources(sources: &[Rc<Source>], target: CheckTarget) -> Checked {
     let mut plugins = all.take_plugins();
     let running = all.take_running();
     checked.diagnostics.append(&mut all.findings);
+    let setup = Setup::new(&all.resources);
     checked
         .diagnostics
-        .extend(envelope::findings(&all.resources, &all.patches));
+        .extend(envelope::findings(&setup, &all.patches));
     // Among many manifests most have none. Not one in all of them is a mistake.
     if let Some(source) = sources.last()
         && plugins.is_empty()
@@ -74,10 +81,14 @@ pub(super) fn sources(sources: &[Rc<Source>], target: CheckTarget) -> Checked {
             .diagnostics
             .push(nothing_found(source, all.known > 0));
     }
-    let setup = Setup::new(&all.resources);
-    let near = plugins.get(..MOST_WITH_SURROUNDINGS).unwrap_or(&plugins);
-    if let Some(left_out) = plugins.get(near.len()) {
-        checked.diagnostics.push(too_many(left_out, plugins.len()));
+    let near = plugins
+        .get(..most_with_surroundings(&setup))
+        .unwrap_or(&plugins);
+    let near_count = near.len();
+    if let Some(left_out) = plugins.get(near_count) {
+        checked
+            .diagnostics
+            .push(too_many(left_out, plugins.len(), all.resources.len()));
     }
     checked.diagnostics.extend(around::findings(near, &setup));
     let mut compared = loaded::compare(near, &setup, &running);
@@ -86,7 +97,10 @@ pub(super) fn sources(sources: &[Rc<Source>], target: CheckTarget) -> Checked {
     let mut overrides = overridden::Found::new(&all.resources);
     for (index, plugin) in plugins.iter_mut().enumerate() {
         checked.configurations.push(Rc::clone(&plugin.source));
-        match native::command(plugin) {
+        let is_near = index < near_count;
+        // Whether they can be said natively is asked of all of them only by who wants to know.
+        let native = (is_near || target == CheckTarget::Native).then(|| native::command(plugin));
+        match native.unwrap_or(Err(Vec::new())) {
             Ok(command) => checked.native.push(command),
             Err(against) if target == CheckTarget::Native => {
                 let against = against.iter().take(MOST_OF_ONE);
@@ -99,7 +113,6 @@ pub(super) fn sources(sources: &[Rc<Source>], target: CheckTarget) -> Checked {
             }
             Err(_) => {}
         }
-        let is_near = index < MOST_WITH_SURROUNDINGS;
         let mut surroundings = if is_near {
             setup.surroundings(plugin)
         } else {
@@ -144,14 +157,22 @@ impl Checked {
     }
 }
 
+/// How many plugins are judged with what stands around them, so that this ends in seconds.
+fn most_with_surroundings(setup: &Setup<'_>) -> usize {
+    if setup.selections() > MOST_SELECTIONS {
+        return 0;
+    }
+    MOST_WITH_SURROUNDINGS.min(MOST_PAIRS / setup.resources.len().max(1))
+}
+
 /// That only some plugins are judged with what stands around them.
-fn too_many(first: &Plugin, number: usize) -> Diagnostic {
+fn too_many(first: &Plugin, plugins: usize, resources: usize) -> Diagnostic {
     Diagnostic::warning(
         &codes::TOO_MANY_PLUGINS,
         &first.source,
         first.document.start(),
         format!(
-            "there are {number} plugins of ours here: from this one on only their configurations are judged, not what stands around them"
+            "there are {plugins} plugins of ours and {resources} resources here: from this one on only their configurations are judged, not what stands around them"
         ),
         "check the files of each gateway by themselves",
     )

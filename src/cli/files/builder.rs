@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::syntax_error::SyntaxError;
 use super::tree::{Field, Located, Value};
@@ -117,8 +118,8 @@ impl Builder {
         };
         let span = open.span.start..span.end.max(open.span.end);
         let value = match open.kind {
-            Kind::List(items) => Value::List(items),
-            Kind::Object { fields, merges, .. } => Value::Object(merged(fields, &merges)),
+            Kind::List(items) => Value::List(Rc::new(items)),
+            Kind::Object { fields, merges, .. } => Value::Object(Rc::new(merged(fields, &merges))),
         };
         let values = self.values + 1 - open.values;
         self.add(Located { value, span }, open.anchor, values, open.depth)
@@ -269,10 +270,10 @@ fn merged(fields: Vec<Field>, merges: &[usize]) -> Vec<Field> {
             continue;
         }
         match field.value.value {
-            Value::Object(fields) => all.merge(fields),
+            Value::Object(fields) => all.merge(&fields),
             Value::List(items) => {
-                for item in items.into_iter().rev() {
-                    if let Value::Object(fields) = item.value {
+                for item in items.iter().rev() {
+                    if let Value::Object(fields) = &item.value {
                         all.merge(fields);
                     }
                 }
@@ -300,10 +301,10 @@ impl Merged {
         }
     }
 
-    fn merge(&mut self, fields: Vec<Field>) {
+    fn merge(&mut self, fields: &[Field]) {
         for field in fields {
             let place = self.places.get(&field.name).map(|(place, _)| *place);
-            self.put(place.unwrap_or(self.fields.len()), field, true);
+            self.put(place.unwrap_or(self.fields.len()), field.clone(), true);
         }
     }
 

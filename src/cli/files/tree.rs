@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::rc::Rc;
 
 use crate::config::{Node, Path, PathPart};
 
@@ -13,12 +14,12 @@ pub(in crate::cli) struct Located {
     pub(in crate::cli) span: Range<usize>,
 }
 
-/// A value whose parts have their places too.
+/// A value whose parts have their places too. Copies share their parts: resources and aliases are copied much.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::cli) enum Value {
     Scalar(Node),
-    List(Vec<Located>),
-    Object(Vec<Field>),
+    List(Rc<Vec<Located>>),
+    Object(Rc<Vec<Field>>),
 }
 
 /// A field of an object.
@@ -41,6 +42,24 @@ impl Located {
                     .map(|field| (field.name.clone(), field.value.node()))
                     .collect(),
             ),
+        }
+    }
+
+    /// Whether this is the value without places.
+    pub(in crate::cli) fn is(&self, node: &Node) -> bool {
+        match (&self.value, node) {
+            (Value::Scalar(own), node) => own == node,
+            (Value::List(own), Node::List(items)) => {
+                own.len() == items.len() && own.iter().zip(items).all(|(own, item)| own.is(item))
+            }
+            (Value::Object(own), Node::Object(fields)) => {
+                own.len() == fields.len()
+                    && own
+                        .iter()
+                        .zip(fields)
+                        .all(|(own, (name, value))| own.name == *name && own.value.is(value))
+            }
+            _ => false,
         }
     }
 
@@ -72,7 +91,7 @@ impl Located {
     /// The entries, if this is a list.
     pub(in crate::cli) fn items(&self) -> &[Located] {
         match &self.value {
-            Value::List(items) => items,
+            Value::List(items) => items.as_slice(),
             _ => &[],
         }
     }
@@ -131,9 +150,13 @@ impl Located {
         self.span = place(&self.span);
         match &mut self.value {
             Value::Scalar(_) => {}
-            Value::List(items) => items.iter_mut().for_each(|item| item.move_spans(place)),
+            Value::List(items) => {
+                for item in Rc::make_mut(items) {
+                    item.move_spans(place);
+                }
+            }
             Value::Object(fields) => {
-                for field in fields {
+                for field in Rc::make_mut(fields) {
                     field.name_span = place(&field.name_span);
                     field.value.move_spans(place);
                 }

@@ -411,8 +411,5 @@ impl Comparison {
 }
 
 fn shortened(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((cut, _)) => format!("{}…", text.get(..cut).unwrap_or_default()),
-        None => text.to_owned(),
-    }
+    super::cut(text, 60)
 }

@@ -36,6 +36,9 @@ const MOST_REMARKS: usize = 100;
 /// Characters of a script that a remark shows.
 const SHOWN: usize = 120;
 
+/// Characters of a remark, which may name texts of the script.
+const MOST_OF_A_REMARK: usize = 600;
+
 /// What is printed.
 #[derive(Default)]
 struct Answer {
@@ -323,23 +326,26 @@ impl Group<'_> {
 
     /// Everything that is to be said about places, in their order.
     fn remarks(&self, remarks: &[Remark]) -> Vec<String> {
-        let mut placed: Vec<(usize, String)> = self
+        // Those that are left out last come first.
+        let mut placed: Vec<(bool, usize, String)> = self
             .notes
             .iter()
-            .map(|note| (note.at, note.text.clone()))
+            .map(|note| (true, note.at, note.text.clone()))
             .collect();
         for remark in remarks {
-            let text = format!("`{}`: {}", self.excerpt(&remark.span), remark.why);
-            placed.push((self.place(remark.span.start), text));
+            let why = cut(&remark.why, MOST_OF_A_REMARK);
+            let text = format!("`{}`: {why}", self.excerpt(&remark.span));
+            placed.push((!remark.is_end, self.place(remark.span.start), text));
         }
         placed.sort();
         placed.dedup();
         let source = self.source;
         let hidden = placed.len().saturating_sub(MOST_REMARKS);
+        placed.truncate(MOST_REMARKS);
+        placed.sort_by_key(|(_, at, _)| *at);
         let mut lines: Vec<String> = placed
             .into_iter()
-            .take(MOST_REMARKS)
-            .map(|(at, text)| {
+            .map(|(_, at, text)| {
                 let (line, column) = (source.line(at), source.column(at));
                 format!("{}:{line}:{column}: {text}", source.name)
             })
@@ -361,10 +367,15 @@ impl Group<'_> {
             .unwrap_or_default();
         let words: Vec<&str> = text.split_whitespace().collect();
         let line = words.join(" ");
-        match line.char_indices().nth(SHOWN) {
-            Some((cut, _)) => format!("{}…", line.get(..cut).unwrap_or_default()),
-            None => line,
-        }
+        cut(&line, SHOWN)
+    }
+}
+
+/// A text that isn't longer than that.
+fn cut(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
     }
 }
 

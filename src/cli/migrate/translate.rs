@@ -113,6 +113,7 @@ impl Translator<'_> {
         self.remarks.push(Remark {
             span: span.clone(),
             why: why.into(),
+            is_end: false,
         });
     }
 
@@ -210,6 +211,7 @@ impl Translator<'_> {
             let remark = Remark {
                 span: cases::place(&test),
                 why: format!("{why}: it is translated as if this were never true"),
+                is_end: false,
             };
             if !self.remarks.contains(&remark) {
                 self.remarks.push(remark);

@@ -18,14 +18,17 @@ pub(super) fn patterns(whole: &[String], variants_only: &[&str], exact: &[&str])
     names.extend(exact.iter().map(|name| name.chars().map(escaped).collect()));
     let mut patterns = Vec::new();
     let mut taken: Vec<Vec<String>> = Vec::new();
+    let mut size = 0;
     for name in names {
-        taken.push(name);
-        if size(&taken) > LARGEST && taken.len() > 1 {
-            let next = taken.pop();
+        let mut added = added_size(&name, taken.last());
+        if size + added > LARGEST && !taken.is_empty() {
             patterns.push(joined(&taken));
             taken.clear();
-            taken.extend(next);
+            size = 0;
+            added = added_size(&name, None);
         }
+        size += added;
+        taken.push(name);
     }
     if !taken.is_empty() {
         patterns.push(joined(&taken));
@@ -38,15 +41,13 @@ fn joined(names: &[Vec<String>]) -> String {
     names.join("|")
 }
 
-/// About how many instructions a pattern of these names has: common beginnings count once.
-fn size(names: &[Vec<String>]) -> usize {
-    let beginnings: BTreeSet<&[String]> = names
-        .iter()
-        .flat_map(|name| (1..=name.len()).filter_map(|length| name.get(..length)))
-        .collect();
+/// About how many instructions a name adds to a pattern: what it begins with in common with the one before it, in their
+/// order, is there already.
+fn added_size(name: &[String], before: Option<&Vec<String>>) -> usize {
+    let pairs = name.iter().zip(before.into_iter().flatten());
+    let common = pairs.take_while(|(one, other)| one == other).count();
     let weight = |part: &String| if part.starts_with('[') { 4 } else { 1 };
-    let parts = beginnings.iter().filter_map(|beginning| beginning.last());
-    parts.map(weight).sum::<usize>() + names.len()
+    name.iter().skip(common).map(weight).sum::<usize>() + 1
 }
 
 fn with_variants(name: &str) -> Vec<String> {

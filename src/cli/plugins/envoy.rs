@@ -318,8 +318,8 @@ fn in_bytes(scalar: &Located, bytes: &[u8]) -> (Located, Loaded) {
 
 fn unplaced(node: &Node) -> Located {
     let value = match node {
-        Node::List(items) => Value::List(items.iter().map(unplaced).collect()),
-        Node::Object(fields) => Value::Object(
+        Node::List(items) => Value::List(Rc::new(items.iter().map(unplaced).collect())),
+        Node::Object(fields) => Value::Object(Rc::new(
             fields
                 .iter()
                 .map(|(name, value)| crate::cli::files::Field {
@@ -328,7 +328,7 @@ fn unplaced(node: &Node) -> Located {
                     value: unplaced(value),
                 })
                 .collect(),
-        ),
+        )),
         scalar => Value::Scalar(scalar.clone()),
     };
     Located { value, span: 0..0 }

@@ -147,7 +147,7 @@ fn document(
     }
     if let Value::List(items) = &document.value {
         // A list of filters or resources.
-        for item in items {
+        for item in items.iter() {
             if is_json_patch(item) {
                 if ours::is_mentioned(document) {
                     contents

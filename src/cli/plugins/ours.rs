@@ -58,11 +58,21 @@ impl<'l> Evidence<'l> {
 
 /// Whether a configuration has a field that only ours have.
 pub(super) fn has_own_fields(configuration: &Located) -> bool {
-    configuration.fields().any(|field| {
+    let is_misspelled = |name: &str| {
         let mut unmistakable = ours_alone().filter(|name| !MISTAKABLE.contains(name));
-        is_ours_alone(&field.name) || config::closest(&field.name, &mut unmistakable).is_some()
-    })
+        config::closest(name, &mut unmistakable).is_some()
+    };
+    configuration
+        .fields()
+        .any(|field| is_ours_alone(&field.name))
+        || configuration
+            .fields()
+            .take(MOST_COMPARED)
+            .any(|field| is_misspelled(&field.name))
 }
+
+/// Fields of one object that are compared with ours, letter by letter. More than a configuration of ours has.
+const MOST_COMPARED: usize = 1_000;
 
 /// Whether a configuration has any field of ours.
 pub(super) fn has_fields(configuration: &Located) -> bool {

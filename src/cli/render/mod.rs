@@ -8,7 +8,7 @@ mod istio;
 use std::rc::Rc;
 
 use super::args::{RenderArgs, Target};
-use super::files::{Located, Source};
+use super::files::Source;
 use super::plugins::{self, Form, Plugin};
 use super::{Failure, INVALID, done, native, only_configuration, yaml};
 use crate::config::{Config, HeaderMatch, HeaderValueMatch, Node};
@@ -27,6 +27,11 @@ pub(super) fn run(arguments: &RenderArgs) -> Result<u8, Failure> {
     };
     let (plugin, config) = only_configuration(file)?;
     let node = plugin.document.node();
+    // A file that is the configuration and nothing else keeps its comments, if it reads the same where it is put.
+    let own_text = own_text(&plugin).map(str::to_owned);
+    let name = plugin.source.name.clone();
+    // Large configurations needn't be in memory with all their places while what is written is read back.
+    drop(plugin);
     let write = |text: Option<&str>| {
         let subject = Subject {
             config: &config,
@@ -44,19 +49,16 @@ pub(super) fn run(arguments: &RenderArgs) -> Result<u8, Failure> {
             Target::Native(_) => String::new(),
         }
     };
-    // A file that is the configuration and nothing else keeps its comments, if it reads the same where it is put.
-    let own_text = own_text(&plugin);
-    for text in own_text.into_iter().map(Some).chain([None]) {
+    for text in own_text.as_deref().into_iter().map(Some).chain([None]) {
         let manifest = write(text);
-        if reads_back(&manifest, &plugin.document) {
+        if reads_back(&manifest, &node) {
             return done(&manifest);
         }
     }
     Err(Failure {
         code: INVALID,
         message: format!(
-            "{}: this configuration can't be written as a manifest that reads the same",
-            plugin.source.name
+            "{name}: this configuration can't be written as a manifest that reads the same"
         ),
     })
 }
@@ -95,7 +97,7 @@ fn own_text(plugin: &Plugin) -> Option<&str> {
 }
 
 /// Whether a manifest holds the configuration that it was written for, as kubectl and the module read it.
-fn reads_back(manifest: &str, document: &Located) -> bool {
+fn reads_back(manifest: &str, configuration: &Node) -> bool {
     let source = Rc::new(Source::new("what is rendered", manifest));
     let Ok(mut contents) = plugins::in_source(&source) else {
         return false;
@@ -104,7 +106,7 @@ fn reads_back(manifest: &str, document: &Located) -> bool {
     let [plugin] = plugins.as_slice() else {
         return false;
     };
-    plugin.loaded.config.is_some() && plugin.document.node() == document.node()
+    plugin.loaded.config.is_some() && plugin.document.is(configuration)
 }
 
 /// `metadata` of a resource.

@@ -115,7 +115,7 @@ codes! {
         "A gateway has a plugin of ours loaded that no file has, or that the files mean for other gateways.",
         "Give the files of all plugins of the gateway, or delete the resource that it comes from.";
     TOO_MANY_PLUGINS = "too-many-plugins",
-        "There are more than 1,000 plugins of ours. Only the first of them are judged with what stands around them.",
+        "There are more than 1,000 plugins of ours, or tens of thousands of resources. Not every plugin is judged with what stands around it, so that check ends in seconds.",
         "Check the files of each gateway by themselves.";
     WHOSE_DUMP = "whose-dump",
         "Listeners and extensions alone don't say whose Envoy has them, so that a missing plugin can't be told from one that is for others.",

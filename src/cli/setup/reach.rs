@@ -1,6 +1,9 @@
 //! Whom a resource is for.
 
+use std::collections::BTreeSet;
+
 use super::Resource;
+use super::set::Set;
 use crate::cli::files::Located;
 
 /// Istio and other controllers give this label to the pods of a Gateway that they deploy.
@@ -26,6 +29,8 @@ pub(in crate::cli) fn gateways(resource: &Resource, field: &str) -> Vec<String> 
 #[derive(Debug, Default)]
 pub(in crate::cli) struct Reach<'r> {
     scopes: Vec<Scope<'r>>,
+    /// Which of the set-up's workloads these are.
+    pub(super) workloads: Set,
 }
 
 /// Workloads with these labels.
@@ -61,6 +66,7 @@ impl<'r> Reach<'r> {
             };
             return Self {
                 scopes: targets.iter().chain(target).filter_map(gateway).collect(),
+                workloads: Set::default(),
             };
         }
         let selector = resource
@@ -71,6 +77,7 @@ impl<'r> Reach<'r> {
                 namespace: (own != root).then_some(own),
                 labels: labels(selector),
             }],
+            workloads: Set::default(),
         }
     }
 
@@ -79,6 +86,13 @@ impl<'r> Reach<'r> {
             scope.namespace.is_none_or(|own| own == namespace)
                 && scope.labels.iter().all(|label| labels.contains(label))
         })
+    }
+
+    /// The namespaces of the workloads, `None` for all.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = Option<&'r str>> {
+        let namespaces: BTreeSet<Option<&str>> =
+            self.scopes.iter().map(|scope| scope.namespace).collect();
+        namespaces.into_iter()
     }
 
     /// Whether every workload of one is a workload of the other.

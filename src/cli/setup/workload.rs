@@ -1,19 +1,23 @@
 //! The pods of gateways, and what they and the mesh say of their connection managers.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 
-use super::reach::{GATEWAY_LABEL, Reach, labels};
+use super::ports::Served;
+use super::reach::{GATEWAY_LABEL, labels};
 use super::{Manager, Resource};
 use crate::cli::files::{Located, Source};
 
 /// Pods with the same labels.
 pub(super) struct Workload<'r> {
-    namespace: &'r str,
-    labels: Vec<(&'r str, &'r str)>,
+    pub(super) namespace: &'r str,
+    pub(super) labels: Vec<(&'r str, &'r str)>,
     /// `gatewayTopology` of their annotation `proxy.istio.io/config`.
     topology: Option<Located>,
     /// Names of the containers' ports.
     ports: Vec<(&'r str, u16)>,
+    /// What its Services tell, once somebody asks.
+    pub(super) served: OnceCell<Option<Served>>,
 }
 
 /// The annotation with a proxy's own configuration.
@@ -28,6 +32,7 @@ pub(super) fn of(resource: &Resource) -> Vec<Workload<'_>> {
             labels: labels(metadata.and_then(|metadata| metadata.get("labels"))),
             topology: topology_of(resource, metadata.and_then(|at| at.get("annotations"))),
             ports: ports(resource.at(spec)),
+            served: OnceCell::new(),
         }
     };
     match resource.kind.as_str() {
@@ -64,6 +69,7 @@ fn of_gateway(gateway: &Resource) -> Option<Workload<'_>> {
         labels: all,
         topology: topology_of(gateway, own.and_then(|own| own.get("annotations"))),
         ports: Vec::new(),
+        served: OnceCell::new(),
     })
 }
 
@@ -81,6 +87,7 @@ fn of_operator<'r>(resource: &'r Resource, gateway: &'r Located) -> Workload<'r>
         labels: all,
         topology: topology_of(resource, gateway.at(&["k8s", "podAnnotations"])),
         ports: Vec::new(),
+        served: OnceCell::new(),
     }
 }
 
@@ -122,8 +129,9 @@ pub(super) fn as_port(located: &Located) -> Option<u16> {
 }
 
 impl Workload<'_> {
-    pub(super) fn is_taken_by(&self, reach: &Reach<'_>) -> bool {
-        reach.takes(self.namespace, &self.labels)
+    /// Whether the pods' annotation says anything.
+    pub(super) fn is_annotated(&self) -> bool {
+        self.topology.is_some()
     }
 
     /// Sets what the pods' annotation says.
@@ -135,10 +143,11 @@ impl Workload<'_> {
 
     /// Whether a Service sends requests to these pods.
     pub(super) fn is_behind(&self, service: &Resource) -> bool {
+        if service.namespace() != self.namespace {
+            return false;
+        }
         let selector = labels(service.at(&["spec", "selector"]));
-        !selector.is_empty()
-            && service.namespace() == self.namespace
-            && selector.iter().all(|label| self.labels.contains(label))
+        !selector.is_empty() && selector.iter().all(|label| self.labels.contains(label))
     }
 
     /// The container's port of that name.

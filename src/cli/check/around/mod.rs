@@ -9,13 +9,19 @@ mod several;
 
 use crate::cli::plugins::Plugin;
 use crate::cli::report::{Diagnostic, codes};
-use crate::cli::setup::{Resource, Setup};
+use crate::cli::setup::{Reach, Resource, Setup};
 use crate::config::Config;
 
 /// A plugin of ours and the resource that holds it.
 struct Ours<'r> {
     config: Option<&'r Config>,
     holder: &'r Resource,
+}
+
+/// A resource that holds plugins of ours, and whom it is for by Istio's rules.
+struct Placed<'r> {
+    holder: &'r Resource,
+    reach: Reach<'r>,
 }
 
 /// Everything but what concerns one configuration's own fields.
@@ -37,14 +43,21 @@ pub(super) fn findings(plugins: &[Plugin], setup: &Setup<'_>) -> Vec<Diagnostic>
         .collect();
     let mut holders: Vec<&Resource> = ours.iter().map(|one| one.holder).collect();
     holders.dedup_by(|one, other| std::ptr::eq(*one, *other));
-    let mut found = redirects::redirects(&loaded, all);
+    let mut found = redirects::redirects(&loaded, setup);
     for holder in &holders {
-        found.extend(policies::fail_open(holder, all));
-        found.extend(policies::replaced(holder, all));
-        found.extend(policies::oidc(holder, all));
-        found.extend(order::authorization(holder, setup));
+        found.extend(policies::fail_open(holder, setup));
+        found.extend(policies::replaced(holder, setup));
+        found.extend(policies::oidc(holder, setup));
     }
-    found.extend(order::lua(&holders, setup));
+    let placed: Vec<Placed<'_>> = holders
+        .iter()
+        .map(|holder| Placed {
+            holder,
+            reach: setup.reach(holder),
+        })
+        .collect();
+    found.extend(order::authorization(&placed, setup));
+    found.extend(order::lua(&placed, setup));
     for plugin in plugins {
         if let (Some(config), Some(holder)) = (&plugin.loaded.config, holder(plugin)) {
             found.extend(ports::findings(config, plugin, holder, setup));

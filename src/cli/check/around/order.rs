@@ -3,48 +3,53 @@
 use crate::cli::files::Located;
 use crate::cli::migrate;
 use crate::cli::report::{Diagnostic, codes};
-use crate::cli::setup::{Resource, Setup};
+use crate::cli::setup::{Resource, Setup, gateways};
+
+use super::Placed;
 
 /// The attribute of authorization policies that is the scheme's header.
 const HEADER: &str = "request.headers[x-forwarded-proto]";
 
 /// Authorization that looks at x-forwarded-proto before the plugin has corrected it.
-pub(super) fn authorization(holder: &Resource, setup: &Setup<'_>) -> Vec<Diagnostic> {
-    if !matches!(holder.kind.as_str(), "WasmPlugin" | "TrafficExtension") {
-        return Vec::new();
-    }
-    let is_first = matches!(holder.text(&["spec", "phase"]), Some("AUTHN" | "AUTHZ"));
-    let reach = setup.reach(holder);
+pub(super) fn authorization(holders: &[Placed<'_>], setup: &Setup<'_>) -> Vec<Diagnostic> {
+    let policies: Vec<_> = setup
+        .of_kind("AuthorizationPolicy")
+        .filter_map(|policy| Some((policy, looks_at_scheme(policy)?, setup.reach(policy))))
+        .collect();
     let mut found = Vec::new();
-    for policy in setup.of_kind("AuthorizationPolicy") {
-        let is_custom = policy.text(&["spec", "action"]) == Some("CUSTOM");
-        if is_first && !is_custom {
-            continue;
+    for Placed { holder, reach } in holders {
+        if matches!(holder.kind.as_str(), "WasmPlugin" | "TrafficExtension") {
+            let seen = policies
+                .iter()
+                .filter(|(_, _, other)| setup.share_a_workload(reach, other));
+            found.extend(seen.filter_map(|(policy, key, _)| sees_uncorrected(policy, key, holder)));
         }
-        let Some(key) = looks_at_scheme(policy) else {
-            continue;
-        };
-        if !setup.share_a_workload(&reach, &setup.reach(policy)) {
-            continue;
-        }
-        let help = if is_custom {
-            "insert the plugin first: trusted-lb render envoyfilter, or envoyfilter/envoyfilter.yaml"
-        } else {
-            "write phase: AUTHN into the plugin"
-        };
-        found.push(Diagnostic::warning(
-            &codes::SEES_UNCORRECTED_SCHEME,
-            &policy.source,
-            key.start(),
-            format!(
-                "{} looks at x-forwarded-proto and runs before {}: it sees what Envoy wrote",
-                policy.title(),
-                holder.title()
-            ),
-            help,
-        ));
     }
     found
+}
+
+fn sees_uncorrected(policy: &Resource, key: &Located, holder: &Resource) -> Option<Diagnostic> {
+    let is_first = matches!(holder.text(&["spec", "phase"]), Some("AUTHN" | "AUTHZ"));
+    let is_custom = policy.text(&["spec", "action"]) == Some("CUSTOM");
+    if is_first && !is_custom {
+        return None;
+    }
+    let help = if is_custom {
+        "insert the plugin first: trusted-lb render envoyfilter, or envoyfilter/envoyfilter.yaml"
+    } else {
+        "write phase: AUTHN into the plugin"
+    };
+    Some(Diagnostic::warning(
+        &codes::SEES_UNCORRECTED_SCHEME,
+        &policy.source,
+        key.start(),
+        format!(
+            "{} looks at x-forwarded-proto and runs before {}: it sees what Envoy wrote",
+            policy.title(),
+            holder.title()
+        ),
+        help,
+    ))
 }
 
 fn looks_at_scheme(policy: &Resource) -> Option<&Located> {
@@ -63,7 +68,7 @@ fn looks_at_scheme(policy: &Resource) -> Option<&Located> {
 const MOST_SCRIPTS: usize = 200;
 
 /// Lua filters that were left in place and write the scheme.
-pub(super) fn lua(holders: &[&Resource], setup: &Setup<'_>) -> Vec<Diagnostic> {
+pub(super) fn lua(holders: &[Placed<'_>], setup: &Setup<'_>) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let mut read = 0;
     for other in setup.resources {
@@ -72,17 +77,17 @@ pub(super) fn lua(holders: &[&Resource], setup: &Setup<'_>) -> Vec<Diagnostic> {
             continue;
         }
         let own = setup.reach(other);
-        let Some(holder) = holders.iter().find(|holder| {
+        let Some(Placed { holder, .. }) = holders.iter().find(|Placed { holder, reach }| {
             let is_envoy_gateways = |one: &Resource| one.kind == "EnvoyExtensionPolicy";
             if is_envoy_gateways(holder) || is_envoy_gateways(other) {
-                let names = crate::cli::setup::gateways(other, "targetRefs");
+                let names = gateways(other, "targetRefs");
                 return is_envoy_gateways(holder)
                     && is_envoy_gateways(other)
-                    && crate::cli::setup::gateways(holder, "targetRefs")
+                    && gateways(holder, "targetRefs")
                         .iter()
                         .any(|name| names.contains(name));
             }
-            setup.share_a_workload(&setup.reach(holder), &own)
+            setup.share_a_workload(reach, &own)
         }) else {
             continue;
         };

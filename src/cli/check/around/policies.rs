@@ -2,10 +2,10 @@
 
 use crate::cli::files::Located;
 use crate::cli::report::{Diagnostic, codes};
-use crate::cli::setup::{Resource, client_traffic_policy, gateways};
+use crate::cli::setup::{Resource, Setup, gateways};
 
 /// A policy of Envoy Gateway's that lets requests pass without the filter, where Envoy keeps a client's own scheme.
-pub(super) fn fail_open(holder: &Resource, all: &[Resource]) -> Option<Diagnostic> {
+pub(super) fn fail_open(holder: &Resource, setup: &Setup<'_>) -> Option<Diagnostic> {
     if holder.kind != "EnvoyExtensionPolicy" {
         return None;
     }
@@ -13,7 +13,7 @@ pub(super) fn fail_open(holder: &Resource, all: &[Resource]) -> Option<Diagnosti
         let field = wasm.field("failOpen")?;
         (field.value.boolean() == Some(true)).then_some(field)
     })?;
-    let (policy, manager) = client_traffic_policy(holder, all)?;
+    let (policy, manager) = setup.client_traffic_policy(holder)?;
     (!manager.use_remote_address).then(|| {
         Diagnostic::error(
             &codes::OPEN_WITHOUT_FILTER,
@@ -30,15 +30,15 @@ pub(super) fn fail_open(holder: &Resource, all: &[Resource]) -> Option<Diagnosti
 }
 
 /// Policies that stand in for the one that holds the plugin: on a route of its Gateway, or on the same Gateway.
-pub(super) fn replaced(holder: &Resource, all: &[Resource]) -> Vec<Diagnostic> {
+pub(super) fn replaced(holder: &Resource, setup: &Setup<'_>) -> Vec<Diagnostic> {
     let own = gateways(holder, "targetRefs");
     if holder.kind != "EnvoyExtensionPolicy" || own.is_empty() {
         return Vec::new();
     }
     let mut found = Vec::new();
-    for policy in all
-        .iter()
-        .filter(|other| other.kind == "EnvoyExtensionPolicy" && !other.is_ours)
+    for policy in setup
+        .of_kind("EnvoyExtensionPolicy")
+        .filter(|other| !other.is_ours)
     {
         let is_merged = policy.at(&["spec", "mergeType"]).is_some();
         for target in policy
@@ -75,7 +75,7 @@ pub(super) fn replaced(holder: &Resource, all: &[Resource]) -> Vec<Diagnostic> {
                     )
                 }
                 Some(kind @ ("HTTPRoute" | "GRPCRoute"))
-                    if !is_merged && is_route_of(kind, name, policy.namespace(), &own, all) =>
+                    if !is_merged && is_route_of(kind, name, policy.namespace(), &own, setup) =>
                 {
                     (
                         format!(
@@ -102,11 +102,9 @@ pub(super) fn replaced(holder: &Resource, all: &[Resource]) -> Vec<Diagnostic> {
 }
 
 /// Whether a route is one of these Gateways'.
-fn is_route_of(kind: &str, name: &str, namespace: &str, own: &[String], all: &[Resource]) -> bool {
-    all.iter().any(|route| {
-        route.kind == kind
-            && route.name() == name
-            && route.namespace() == namespace
+fn is_route_of(kind: &str, name: &str, namespace: &str, own: &[String], setup: &Setup<'_>) -> bool {
+    setup.named(kind, name).any(|route| {
+        route.namespace() == namespace
             && gateways(route, "parentRefs")
                 .iter()
                 .any(|gateway| own.contains(gateway))
@@ -114,17 +112,20 @@ fn is_route_of(kind: &str, name: &str, namespace: &str, own: &[String], all: &[R
 }
 
 /// `OpenID` Connect that builds its own address from the scheme: Envoy Gateway runs it before Wasm.
-pub(super) fn oidc(holder: &Resource, all: &[Resource]) -> Vec<Diagnostic> {
+pub(super) fn oidc(holder: &Resource, setup: &Setup<'_>) -> Vec<Diagnostic> {
+    if holder.kind != "EnvoyExtensionPolicy" {
+        return Vec::new();
+    }
     let own = gateways(holder, "targetRefs");
     // An order of the filters that somebody chose is taken to be right.
-    let is_ordered = all.iter().any(|proxy| {
-        proxy.kind == "EnvoyProxy" && !proxy.items(&["spec", "filterOrder"]).is_empty()
-    });
-    if holder.kind != "EnvoyExtensionPolicy" || is_ordered {
+    let is_ordered = setup
+        .of_kind("EnvoyProxy")
+        .any(|proxy| !proxy.items(&["spec", "filterOrder"]).is_empty());
+    if is_ordered {
         return Vec::new();
     }
     let mut found = Vec::new();
-    for policy in all.iter().filter(|other| other.kind == "SecurityPolicy") {
+    for policy in setup.of_kind("SecurityPolicy") {
         let Some(oidc) = policy.at(&["spec", "oidc"]) else {
             continue;
         };
@@ -138,7 +139,7 @@ pub(super) fn oidc(holder: &Resource, all: &[Resource]) -> Vec<Diagnostic> {
             || targets.into_iter().any(|target| {
                 let text =
                     |name: &str| target.get(name).and_then(Located::text).unwrap_or_default();
-                is_route_of(text("kind"), text("name"), policy.namespace(), &own, all)
+                is_route_of(text("kind"), text("name"), policy.namespace(), &own, setup)
             });
         let url = oidc.get("redirectURL").and_then(Located::text);
         if is_meant && url.is_none_or(|url| url.to_ascii_lowercase().contains("x-forwarded-proto"))

@@ -14,10 +14,10 @@ fn of_gateways(plugin: &Plugin, holder: &Resource, setup: &Setup<'_>) -> Option<
         return None;
     }
     let mut ports = Vec::new();
-    for name in own {
-        let gateway = setup.of_kind("Gateway").find(|gateway| {
-            format!("{}/{}", gateway.namespace(), gateway.name()) == name
-                && gateway.at(&["spec", "allowedListeners"]).is_none()
+    for own in own {
+        let (namespace, name) = own.split_once('/')?;
+        let gateway = setup.named("Gateway", name).find(|gateway| {
+            gateway.namespace() == namespace && gateway.at(&["spec", "allowedListeners"]).is_none()
         })?;
         let listeners = gateway.items(&["spec", "listeners"]).iter();
         ports.extend(listeners.filter_map(|listener| {

@@ -1,12 +1,14 @@
 //! Redirects of the Gateway API that loop behind a load balancer that ends TLS.
 
+use std::collections::HashSet;
+
 use crate::cli::files::Located;
 use crate::cli::report::{Diagnostic, codes};
-use crate::cli::setup::{Resource, gateways};
+use crate::cli::setup::{Resource, Setup, gateways};
 use crate::config::Config;
 
 /// Routes that answer every request with a redirect to https, in front of which the load balancer has ended TLS.
-pub(super) fn redirects(plugins: &[(&Config, &Resource)], all: &[Resource]) -> Vec<Diagnostic> {
+pub(super) fn redirects(plugins: &[(&Config, &Resource)], setup: &Setup<'_>) -> Vec<Diagnostic> {
     let reached: Vec<Vec<String>> = plugins
         .iter()
         .filter(|(config, _)| !config.trusted_load_balancers.is_empty())
@@ -17,13 +19,11 @@ pub(super) fn redirects(plugins: &[(&Config, &Resource)], all: &[Resource]) -> V
         return found;
     }
     // A plugin without targetRefs may be that of any gateway.
-    let is_ours = |route: &[String]| {
-        reached.iter().any(|targets| {
-            targets.is_empty() || targets.iter().any(|target| route.contains(target))
-        })
-    };
-    for route in all.iter().filter(|resource| resource.kind == "HTTPRoute") {
-        if !is_ours(&gateways(route, "parentRefs")) || ends_tls_elsewhere(route, all) {
+    let of_any = reached.iter().any(Vec::is_empty);
+    let reached: HashSet<&String> = reached.iter().flatten().collect();
+    let is_ours = |route: &[String]| of_any || route.iter().any(|name| reached.contains(name));
+    for route in setup.of_kind("HTTPRoute") {
+        if !is_ours(&gateways(route, "parentRefs")) || ends_tls_elsewhere(route, setup) {
             continue;
         }
         for rule in route.items(&["spec", "rules"]) {
@@ -67,23 +67,24 @@ fn loops(rule: &Located) -> Option<&Located> {
 }
 
 /// Whether a route is only for a Gateway's plain listener, beside which the same Gateway ends TLS itself.
-fn ends_tls_elsewhere(route: &Resource, all: &[Resource]) -> bool {
+fn ends_tls_elsewhere(route: &Resource, setup: &Setup<'_>) -> bool {
     let parents = route.items(&["spec", "parentRefs"]);
     !parents.is_empty()
         && parents.iter().all(|parent| {
             let text = |name: &str| parent.get(name).and_then(Located::text);
             let namespace = text("namespace").unwrap_or_else(|| route.namespace());
             text("sectionName").is_some()
-                && all.iter().any(|gateway| {
-                    gateway.kind == "Gateway"
-                        && Some(gateway.name()) == text("name")
-                        && gateway.namespace() == namespace
-                        && gateway
-                            .items(&["spec", "listeners"])
-                            .iter()
-                            .any(|listener| {
-                                listener.get("protocol").and_then(Located::text) == Some("HTTPS")
-                            })
-                })
+                && setup
+                    .named("Gateway", text("name").unwrap_or_default())
+                    .any(|gateway| {
+                        gateway.namespace() == namespace
+                            && gateway
+                                .items(&["spec", "listeners"])
+                                .iter()
+                                .any(|listener| {
+                                    listener.get("protocol").and_then(Located::text)
+                                        == Some("HTTPS")
+                                })
+                    })
         })
 }

@@ -2,10 +2,10 @@
 
 use crate::cli::files::Located;
 use crate::cli::report::{Code, Diagnostic, codes};
-use crate::cli::setup::Resource;
+use crate::cli::setup::{Resource, Setup};
 use crate::config::Severity;
 
-pub(super) fn check(resource: &Resource, all: &[Resource], found: &mut Vec<Diagnostic>) {
+pub(super) fn check(resource: &Resource, setup: &Setup<'_>, found: &mut Vec<Diagnostic>) {
     let spec = match resource.kind.as_str() {
         "WasmPlugin" | "TrafficExtension" => resource.at(&["spec"]),
         _ => None,
@@ -17,7 +17,7 @@ pub(super) fn check(resource: &Resource, all: &[Resource], found: &mut Vec<Diagn
     rules.phase(spec);
     rules.module(spec);
     rules.selection(spec);
-    rules.targets(spec, all);
+    rules.targets(spec, setup);
 }
 
 struct Rules<'r> {
@@ -132,7 +132,7 @@ impl Rules<'_> {
     }
 
     /// What `targetRefs` point to.
-    fn targets(&mut self, spec: &Located, all: &[Resource]) {
+    fn targets(&mut self, spec: &Located, setup: &Setup<'_>) {
         let list = spec
             .get("targetRefs")
             .map(Located::items)
@@ -169,20 +169,18 @@ impl Rules<'_> {
                 continue;
             }
             if kind == "Gateway" {
-                self.gateway(name, all);
+                self.gateway(name, setup);
             }
         }
     }
 
-    fn gateway(&mut self, name: &str, all: &[Resource]) {
+    fn gateway(&mut self, name: &str, setup: &Setup<'_>) {
         let namespace = self.resource.namespace().to_owned();
         let gateways = || {
-            all.iter().filter(|other| {
-                other.kind == "Gateway"
-                    && other.name() == name
-                    && other
-                        .text(&["apiVersion"])
-                        .is_some_and(|version| version.starts_with("gateway.networking.k8s.io/"))
+            setup.named("Gateway", name).filter(|other| {
+                other
+                    .text(&["apiVersion"])
+                    .is_some_and(|version| version.starts_with("gateway.networking.k8s.io/"))
             })
         };
         let Some(gateway) = gateways().find(|gateway| gateway.namespace() == namespace) else {
@@ -218,11 +216,10 @@ impl Rules<'_> {
         };
         let is_manual = !gateway.items(&["spec", "addresses"]).is_empty();
         if is_manual
-            && !all.iter().any(|other| {
-                matches!(other.kind.as_str(), "Deployment" | "DaemonSet" | "Pod")
-                    && other.namespace() == namespace
-                    && is_labelled(other)
-            })
+            && !["Deployment", "DaemonSet", "Pod"]
+                .iter()
+                .flat_map(|kind| setup.of_kind(kind))
+                .any(|other| other.namespace() == namespace && is_labelled(other))
         {
             self.add(
                 Severity::Error,

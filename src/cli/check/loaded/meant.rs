@@ -43,7 +43,7 @@ pub(super) struct Meant<'p> {
 }
 
 impl<'p> Meant<'p> {
-    pub(super) fn of(plugin: &'p Plugin, setup: &Setup<'p>) -> Self {
+    pub(super) fn of(plugin: &'p Plugin, setup: &'p Setup<'_>) -> Self {
         let all = setup.resources;
         let holder = plugin.resource.and_then(|index| all.get(index));
         let mut meant = Self {
@@ -286,10 +286,11 @@ fn policy_is_for(holder: &Resource, own: &[String], setup: &Setup<'_>) -> bool {
             Some((text("kind")?, text("name")?))
         })
         .collect();
-    setup.resources.iter().any(|route| {
-        route.namespace() == holder.namespace()
-            && routes.contains(&(route.kind.as_str(), route.name()))
-            && gateways(route, "parentRefs").iter().any(is_own)
+    routes.iter().any(|(kind, name)| {
+        setup.named(kind, name).any(|route| {
+            route.namespace() == holder.namespace()
+                && gateways(route, "parentRefs").iter().any(is_own)
+        })
     })
 }
 

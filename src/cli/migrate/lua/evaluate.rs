@@ -156,6 +156,7 @@ impl Run<'_> {
         let remark = Remark {
             span: span.clone(),
             why: why.into(),
+            is_end: false,
         };
         if self.meaning.remarks.last() != Some(&remark) {
             self.meaning.remarks.push(remark);
@@ -339,7 +340,11 @@ impl Run<'_> {
             } else {
                 "the script does too much: what follows isn't read"
             };
-            self.remark(span, why);
+            self.meaning.remarks.push(Remark {
+                span: span.clone(),
+                why: why.to_owned(),
+                is_end: true,
+            });
         }
         false
     }
@@ -489,6 +494,12 @@ impl Run<'_> {
         let Some(((condition, block), rest)) = arms.split_first() else {
             return otherwise.map_or(Flow::ON, |block| self.block(block, &mut scope.clone()));
         };
+        if !self.step(&condition.span) {
+            return Flow {
+                ended: Condition::Always,
+                ..Flow::ON
+            };
+        }
         let before = self.take_ended();
         let value = self.expression(condition, &mut scope.clone());
         let failed = self.take_ended();

@@ -57,6 +57,8 @@ pub(super) struct Write {
 pub(super) struct Remark {
     pub(super) span: Span,
     pub(super) why: String,
+    /// Whether reading ended here: that is said whatever else there is to say.
+    pub(super) is_end: bool,
 }
 
 /// Stack for a parser and a walk that recurse.
