@@ -35,7 +35,8 @@ object! {
     /// scheme: it leaves x-forwarded-proto, `:scheme` and all other headers of that kind as they are.
     untrusted: Option<Untrusted> = optional "untrusted": Untrusted, "see there", "{forwardedProto: connection}";
     /// When `:scheme` follows a trusted peer's scheme; Envoy's redirects and OAuth2 use it. `auto`: on HTTP/1, as Envoy
-    /// does itself for a trusted x-forwarded-proto. For an untrusted peer `:scheme` is always the connection's own.
+    /// does itself for a trusted x-forwarded-proto. For an untrusted peer `:scheme` is always the connection's own. An
+    /// upstream that is sent HTTP/2 without TLS may refuse `https`; see [troubleshooting](troubleshooting.md).
     rewrite_scheme: RewriteScheme = optional "rewriteScheme": RewriteScheme, "auto", "always";
     /// Also write `x-forwarded-port`, 443 or 80, unless that header itself told the scheme. Rules that read this header read
     /// 443 as https and 80 as http then, whatever other ports they name.

@@ -355,3 +355,64 @@ fn envoy_judges_x_forwarded_proto_by_trusted_hops_and_gives_addresses_from_heade
         assert_eq!(port == Some("0"), source.ends_with(":0"), "{name}: {seen}");
     }
 }
+
+#[test]
+fn an_upstream_that_is_sent_http2_without_tls_sees_https_unless_the_router_matches_it() {
+    let upstream = Upstream::start();
+    let shows = json!([{
+        "name": "app",
+        "domains": ["*"],
+        "request_headers_to_add": [{"header": {"key": "x-scheme-here", "value": "%REQ(:SCHEME)%"}}],
+        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upstream"}}],
+    }]);
+    // It leaves what it is told as it is.
+    let inner = Listener::new("inner")
+        .gateway(&Gateway {
+            use_remote_address: false,
+            ..Gateway::default()
+        })
+        .virtual_hosts(shows);
+    let behind = Envoy::start(&bootstrap(&[inner], upstream.address()));
+    let listener = |name, rewrite| {
+        let config = json!({
+            "peerAddress": "source",
+            "trustedLoadBalancers": rule(),
+            "rewriteScheme": rewrite,
+        });
+        Listener::new(name)
+            .gateway(&Gateway::default())
+            .plugin(&config, &BTreeMap::new())
+    };
+    let listeners = [
+        listener("auto", "auto"),
+        listener("never", "never"),
+        listener("matched", "auto").setting(
+            "scheme_header_transformation",
+            json!({"match_upstream": true}),
+        ),
+    ];
+    let mut file = bootstrap(&listeners, behind.listener("inner"));
+    merge(
+        &mut file["static_resources"]["clusters"][0],
+        json!({"typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options": {}},
+            },
+        }}),
+    );
+    let envoy = Envoy::start(&file);
+    for (name, scheme) in [("auto", "https"), ("never", "http"), ("matched", "http")] {
+        let response = send(&envoy, name, &get(LB, "/"));
+        assert_eq!(
+            told(&response, "x-scheme-here").as_deref(),
+            Some(scheme),
+            "{name}"
+        );
+        assert_eq!(
+            told(&response, "x-forwarded-proto").as_deref(),
+            Some("https"),
+            "{name}"
+        );
+    }
+}

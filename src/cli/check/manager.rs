@@ -2,7 +2,7 @@
 
 use super::signals;
 use crate::cli::setup::{Manager, Surroundings, Written};
-use crate::config::{Config, Path, PeerAddress, Problem, Severity, SignalForm};
+use crate::config::{Config, Path, PeerAddress, Problem, RewriteScheme, Severity, SignalForm};
 
 /// What a configuration and the connection managers around it, as far as they are known, say together: each thing once.
 pub(super) fn rules(config: &Config, around: &[Surroundings], problems: &mut Vec<Problem>) {
@@ -12,6 +12,7 @@ pub(super) fn rules(config: &Config, around: &[Surroundings], problems: &mut Vec
             against_manager(config, one, &mut found);
         }
         scheme_of_envoy(config, &one.manager, &mut found);
+        scheme_of_upstreams(config, &one.manager, &mut found);
         overwritten_signals(config, Some(one), &mut found);
     }
     if around.is_empty() {
@@ -42,6 +43,30 @@ fn scheme_of_envoy(config: &Config, manager: &Manager, problems: &mut Vec<Proble
             "this connection manager has {setting}: the filter runs later and overwrites the scheme that it writes"
         ),
         help: Some(format!("keep one of them: take {setting} out, or leave the rules out")),
+    });
+}
+
+/// An upstream that is sent https over HTTP/2 without TLS may refuse it. On HTTP/1 nobody sees `:scheme`.
+fn scheme_of_upstreams(config: &Config, manager: &Manager, problems: &mut Vec<Problem>) {
+    let Some(cluster) = &manager.plain_http2 else {
+        return;
+    };
+    if manager.match_upstream
+        || config.rewrite_scheme == RewriteScheme::Never
+        || config.trusted_load_balancers.is_empty()
+    {
+        return;
+    }
+    problems.push(Problem {
+        severity: Severity::Warning,
+        path: Path::root().field("rewriteScheme"),
+        message: format!(
+            "the cluster {cluster} is sent HTTP/2 without TLS, where servers may refuse the :scheme https of a trusted peer's request"
+        ),
+        help: Some(
+            "write scheme_header_transformation: {match_upstream: true} into the connection manager, or rewriteScheme: never"
+                .to_owned(),
+        ),
     });
 }
 

@@ -1,11 +1,13 @@
 //! Wasm filters anywhere in an Envoy configuration: bootstraps, listeners, filters alone, config dumps, and the parts
 //! of them that Kubernetes resources carry.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::rc::Rc;
 
 use serde::de::IgnoredAny;
 
+use super::clusters;
 use super::envelope;
 use super::handed::{self, Handed};
 use super::ours::{self, Evidence};
@@ -28,6 +30,8 @@ pub(super) struct Place<'l> {
     pub(super) name: Option<&'l Located>,
     /// A merge key of the file, if Envoy itself reads it.
     merge: Option<&'l Range<usize>>,
+    /// The clusters that are sent HTTP/2 without TLS.
+    plain_http2: Rc<HashSet<&'l str>>,
 }
 
 impl<'l> Place<'l> {
@@ -39,6 +43,7 @@ impl<'l> Place<'l> {
             filter_state: Vec::new(),
             name: None,
             merge: None,
+            plain_http2: Rc::default(),
         }
     }
 
@@ -118,12 +123,17 @@ pub(super) fn walk<'l>(
                 place.manager = Some(Manager {
                     proxy_protocol: place.proxy_protocol,
                     filter_state: place.filter_state.clone(),
+                    plain_http2: clusters::routed_to(content, &place.plain_http2),
                     ..Manager::read(content)
                 });
                 visit(Met::Manager(content, &place));
             }
             _ => {}
         }
+    }
+    if let Some(own) = message.proto("clusters") {
+        let plain = own.items().iter().filter_map(clusters::plain_http2);
+        place.plain_http2 = Rc::new(plain.collect());
     }
     if let Some(filters) = message.proto("listener_filters")
         && has_proxy_protocol(filters)

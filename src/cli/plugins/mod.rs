@@ -1,6 +1,7 @@
 //! Plugin configurations wherever people keep them: plain files, WasmPlugin, TrafficExtension, EnvoyFilter and Envoy
 //! Gateway's policies, `ConfigMap`s, Envoy bootstraps and config dumps.
 
+mod clusters;
 mod envelope;
 mod envoy;
 mod handed;

@@ -17,6 +17,10 @@ pub(in crate::cli) struct Manager {
     pub(in crate::cli) early_header_mutation: bool,
     /// The setting by which Envoy writes the scheme itself.
     pub(in crate::cli) writes_scheme: Option<&'static str>,
+    /// Whether the router tells each upstream the scheme of the connection to it.
+    pub(in crate::cli) match_upstream: bool,
+    /// A cluster of its routes that is sent HTTP/2 without TLS.
+    pub(in crate::cli) plain_http2: Option<String>,
     /// What network filters write into the connection's filter state, by key.
     pub(in crate::cli) filter_state: Vec<(String, Written)>,
 }
@@ -43,6 +47,8 @@ impl Manager {
         proxy_protocol: false,
         early_header_mutation: false,
         writes_scheme: None,
+        match_upstream: false,
+        plain_http2: None,
         filter_state: Vec::new(),
     };
 
@@ -79,10 +85,15 @@ impl Manager {
             self.original_ip_detection = true;
             self.detection_appends = detection.iter().all(appends);
         }
-        for name in ["scheme_header_transformation", "forward_proto_config"] {
-            if message.proto(name).is_some() {
-                self.writes_scheme = Some(name);
+        if message.proto("forward_proto_config").is_some() {
+            self.writes_scheme = Some("forward_proto_config");
+        }
+        if let Some(scheme) = message.proto("scheme_header_transformation") {
+            if scheme.proto("scheme_to_overwrite").is_some() {
+                self.writes_scheme = Some("scheme_header_transformation");
             }
+            let matches = scheme.proto("match_upstream").and_then(Located::boolean);
+            self.match_upstream = matches == Some(true);
         }
     }
 }

@@ -118,6 +118,68 @@ fn envoys_own_writing_of_the_scheme_is_named_beside_rules() {
     );
 }
 
+/// An Envoy configuration whose plugin trusts somebody: with these fields of its manager, this cluster and this scheme rule.
+fn routed_to(manager: &str, cluster: &str, rewrite: &str) -> String {
+    format!(
+        "static_resources:
+  listeners:
+  - name: l
+    filter_chains:
+    - filters:
+      - name: m
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          use_remote_address: true
+{manager}
+          route_config:
+            virtual_hosts:
+            - routes: [{{route: {{weighted_clusters: {{clusters: [{{name: other, weight: 1}}, {{name: app, weight: 1}}]}}}}}}]
+          http_filters:
+          - name: trusted-lb
+            typed_config:
+              '@type': type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+              config:
+                configuration:
+                  '@type': type.googleapis.com/google.protobuf.StringValue
+                  value: |
+                    {{\"trustedLoadBalancers\": [{{\"name\": \"lb\", \"match\": {{\"ipBlocks\": [\"10.0.12.0/24\"]}},
+                      \"forwardedProto\": {{\"default\": \"https\"}}}}], \"rewriteScheme\": \"{rewrite}\"}}
+  clusters:
+  - name: other
+  - name: app
+{cluster}
+"
+    )
+}
+
+#[test]
+fn an_upstream_that_is_sent_http2_without_tls_may_refuse_https() {
+    let http2 = "    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicitHttpConfig: {http2ProtocolOptions: {}}";
+    let old = "    http2_protocol_options: {}";
+    let tls = "    transport_socket: {name: tls}";
+    let warned = |manager: &str, cluster: &str, rewrite: &str| {
+        let found = findings(&routed_to(manager, cluster, rewrite));
+        match found.as_slice() {
+            [] => false,
+            [one] if one == "warning configuration rewriteScheme" => true,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(warned("", http2, "auto"));
+    assert!(warned("", old, "always"));
+    // It has TLS, speaks HTTP/1, or isn't routed to.
+    assert!(!warned("", &format!("{http2}\n{tls}"), "auto"));
+    assert!(!warned("", "", "auto"));
+    assert!(!warned("", &format!("  - name: xds\n{http2}"), "auto"));
+    // The router or the configuration sees to it.
+    let matched = "          scheme_header_transformation: {match_upstream: true}";
+    assert!(!warned(matched, http2, "auto"));
+    assert!(!warned("", http2, "never"));
+}
+
 #[test]
 fn the_filter_state_needs_its_network_filter_on_the_same_workload() {
     let state = plugin(SELECTOR, "filterState");
