@@ -29,7 +29,7 @@ pub(crate) struct RuleMatch {
 
 impl RuleMatch {
     /// The first condition that doesn't hold, if any. What can't be told doesn't hold, negated or not.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn unmet<R: Request>(
         &self,
         facts: &Facts<'_, R>,

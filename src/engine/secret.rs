@@ -14,10 +14,9 @@ impl Secret {
 
     /// Whether `value` is the secret. The time taken depends on the length of the secret only.
     pub(crate) fn is(&self, value: &[u8]) -> bool {
-        let mut difference = self.0.len() ^ value.len();
-        for (index, byte) in self.0.iter().enumerate() {
-            let other = value.get(index).copied().unwrap_or_default();
-            difference |= usize::from(black_box(byte ^ other));
+        let mut difference = (self.0.len() ^ value.len()) as u64;
+        for at in (0..self.0.len()).step_by(WORD) {
+            difference |= black_box(word(&self.0, at) ^ word(value, at));
         }
         black_box(difference) == 0
     }
@@ -28,6 +27,19 @@ impl Secret {
         let rest = rest.strip_prefix(b" ")?;
         self.is(head).then_some(rest)
     }
+}
+
+/// Bytes that are compared at once.
+const WORD: usize = 8;
+
+/// The bytes from there on, zeros behind the end.
+fn word(bytes: &[u8], at: usize) -> u64 {
+    let bytes = bytes.get(at..).unwrap_or_default();
+    if let Some(word) = bytes.first_chunk::<WORD>() {
+        return u64::from_le_bytes(*word);
+    }
+    let last = bytes.iter().rev();
+    last.fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 impl fmt::Debug for Secret {
