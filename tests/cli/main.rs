@@ -9,6 +9,7 @@ mod command;
 mod commands;
 mod documentation;
 mod files;
+mod findings;
 mod fuzz_corpus;
 mod language;
 mod loaded;
