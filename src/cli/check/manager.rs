@@ -89,8 +89,7 @@ fn against_manager(config: &Config, around: &Surroundings, problems: &mut Vec<Pr
             help: Some(help.to_owned()),
         });
     };
-    let with_filter =
-        "write peerAddress: filterState, with the network filter of envoyfilter/direct-peer.yaml";
+    let with_filter = "write peerAddress: filterState, with the network filter of envoyfilter/direct-peer.yaml (Envoy Gateway: examples/envoy-gateway)";
     match &config.peer_address {
         PeerAddress::Header(_) if !manager.early_header_mutation && around.whole => say(
             Severity::Warning,
@@ -103,7 +102,7 @@ fn against_manager(config: &Config, around: &Surroundings, problems: &mut Vec<Pr
                 say(
                     severity,
                     &message,
-                    "add the network filter of envoyfilter/direct-peer.yaml; trusted-lb render writes it too",
+                    "add the network filter of envoyfilter/direct-peer.yaml (Envoy Gateway: examples/envoy-gateway); trusted-lb render writes it too",
                 );
             }
         }
@@ -135,7 +134,7 @@ fn against_manager(config: &Config, around: &Surroundings, problems: &mut Vec<Pr
         PeerAddress::Auto | PeerAddress::Source if manager.xff_num_trusted_hops > 0 => say(
             Severity::Warning,
             "with xff_num_trusted_hops no request that carries the load balancer's x-forwarded-for is trusted by address",
-            "write peerAddress: forwardedFor",
+            "write peerAddress: forwardedFor, or filterState with the network filter of envoyfilter/direct-peer.yaml",
         ),
         PeerAddress::Auto if manager.skip_xff_append => say(
             Severity::Warning,
