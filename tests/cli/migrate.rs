@@ -2,6 +2,8 @@
 
 mod around;
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 use crate::command::{run, text};
@@ -371,6 +373,29 @@ fn what_is_said_of_a_long_script_is_short_and_tells_where_reading_ended() {
         assert!(said.notes.contains(word), "{}", said.notes);
         assert!(said.notes.len() < 50_000, "{} bytes", said.notes.len());
     }
+}
+
+#[test]
+fn scripts_of_one_place_are_read_up_to_a_bound_that_is_said() {
+    let mut file = String::from(
+        "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: lua, namespace: edge}\nspec:\n  configPatches:\n",
+    );
+    let text = "v".repeat(4_000);
+    for index in 0..300 {
+        let _ = write!(
+            file,
+            "  - applyTo: HTTP_FILTER\n    match: {{context: GATEWAY}}\n    patch:\n      operation: INSERT_FIRST\n      value:\n        \
+             name: lua\n        typed_config:\n          '@type': type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua\n          \
+             inlineCode: function envoy_on_request(h) h:headers():replace('x-{index}', '{text}') end\n"
+        );
+    }
+    let said = migrate(&file, LOAD_BALANCER);
+    assert!(
+        said.notes
+            .contains("there are too many scripts for one place: this one isn't read"),
+        "{}",
+        said.notes
+    );
 }
 
 /// `--compare` of a script.

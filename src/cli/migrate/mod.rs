@@ -6,6 +6,7 @@
 
 mod cases;
 mod compare;
+mod group;
 mod input;
 mod lua;
 mod manifest;
@@ -20,24 +21,16 @@ use super::args::MigrateArgs;
 use super::files::{self, Source};
 use super::{Failure, INVALID, usage};
 use crate::config::{self, Node};
+use group::{Group, by_exactness, cut};
 use input::Input;
-use lua::{Condition, Is, Meaning, Remark, Span, Subject};
-use surroundings::{Filter, Note, PerRoute, Runs, Script, Target};
-use translate::{Wishes, combined, instead, translate};
+use lua::{Condition, Is, Meaning, Subject};
+use surroundings::{Filter, Runs, Target};
+use translate::{Wishes, combined, translate};
 
 pub use sandbox::{NOT_RUN, Ran, Seen, run as run_script};
 
 /// A pattern of Lua can take for ever, and nothing inside of Lua ends it.
 const MOST_SECONDS: u64 = 60;
-
-/// Remarks that are shown for one filter.
-const MOST_REMARKS: usize = 100;
-
-/// Characters of a script that a remark shows.
-const SHOWN: usize = 120;
-
-/// Characters of a remark, which may name texts of the script.
-const MOST_OF_A_REMARK: usize = 600;
 
 /// What is printed.
 #[derive(Default)]
@@ -260,123 +253,10 @@ fn answer(texts: &[(String, String)], arguments: &MigrateArgs) -> Answer {
     answer
 }
 
-/// Where a script's text begins in the text that all scripts of a group are.
-struct Part {
-    base: usize,
-    code: String,
-    within: files::Within,
-}
-
-/// The filters of one place, together.
-struct Group<'s> {
-    source: &'s Source,
-    parts: Vec<Part>,
-    end: usize,
-    notes: Vec<Note>,
-}
-
 struct Migrated {
     manifest: Option<String>,
     table: Option<String>,
     remarks: Vec<String>,
-}
-
-impl Group<'_> {
-    /// What a script does; its places are those of the whole group's text.
-    fn meaning(&mut self, script: &Script) -> Meaning {
-        let base = self.end;
-        self.end += script.code.len() + 1;
-        self.parts.push(Part {
-            base,
-            code: script.code.clone(),
-            within: self.source.within(&script.place),
-        });
-        let padded = format!("{}{}", " ".repeat(base), script.code);
-        match lua::meaning(&padded) {
-            Ok(meaning) => {
-                if !meaning.on_request {
-                    let what = if script.code.trim().is_empty() {
-                        "the script is empty"
-                    } else {
-                        "the script has no function envoy_on_request, so it does nothing to requests"
-                    };
-                    self.notes.push(Note {
-                        at: script.place.span.start,
-                        text: what.to_owned(),
-                    });
-                }
-                meaning
-            }
-            Err(unreadable) => {
-                let at = self.place(unreadable.at);
-                self.notes.push(Note {
-                    at,
-                    text: unreadable.message,
-                });
-                Meaning::default()
-            }
-        }
-    }
-
-    /// The byte of the file where a byte of the scripts stands.
-    fn place(&self, at: usize) -> usize {
-        let part = self.parts.iter().rev().find(|part| part.base <= at);
-        part.map_or(0, |part| part.within.byte(at - part.base))
-    }
-
-    /// Everything that is to be said about places, in their order.
-    fn remarks(&self, remarks: &[Remark]) -> Vec<String> {
-        // Those that are left out last come first.
-        let mut placed: Vec<(bool, usize, String)> = self
-            .notes
-            .iter()
-            .map(|note| (true, note.at, note.text.clone()))
-            .collect();
-        for remark in remarks {
-            let why = cut(&remark.why, MOST_OF_A_REMARK);
-            let text = format!("`{}`: {why}", self.excerpt(&remark.span));
-            placed.push((!remark.is_end, self.place(remark.span.start), text));
-        }
-        placed.sort();
-        placed.dedup();
-        let source = self.source;
-        let hidden = placed.len().saturating_sub(MOST_REMARKS);
-        placed.truncate(MOST_REMARKS);
-        placed.sort_by_key(|(_, at, _)| *at);
-        let mut lines: Vec<String> = placed
-            .into_iter()
-            .map(|(_, at, text)| {
-                let (line, column) = (source.line(at), source.column(at));
-                format!("{}:{line}:{column}: {text}", source.name)
-            })
-            .collect();
-        if hidden > 0 {
-            lines.push(format!("{}: and {hidden} more", source.name));
-        }
-        lines
-    }
-
-    /// A piece of a script, on one line.
-    fn excerpt(&self, span: &Span) -> String {
-        let part = self.parts.iter().rev().find(|part| part.base <= span.start);
-        let text = part
-            .and_then(|part| {
-                let end = span.end.saturating_sub(part.base).min(part.code.len());
-                part.code.get(span.start - part.base..end)
-            })
-            .unwrap_or_default();
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let line = words.join(" ");
-        cut(&line, SHOWN)
-    }
-}
-
-/// A text that isn't longer than that.
-fn cut(text: &str, characters: usize) -> String {
-    match text.char_indices().nth(characters) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
-    }
 }
 
 fn migrated(
@@ -386,12 +266,7 @@ fn migrated(
     arguments: &MigrateArgs,
     left: &Cell<usize>,
 ) -> Migrated {
-    let mut group = Group {
-        source,
-        parts: Vec::new(),
-        end: 0,
-        notes: Vec::new(),
-    };
+    let mut group = Group::new(source);
     let mut whole = Meaning::default();
     let mut wishes = Wishes {
         ip_blocks: arguments.ip_blocks.clone(),
@@ -399,11 +274,11 @@ fn migrated(
         peer_address: None,
     };
     for filter in filters {
-        group.notes.extend(filter.notes.iter().cloned());
+        group.note(&filter.notes);
         if wishes.peer_address.is_none() {
             wishes.peer_address.clone_from(&filter.peer_address);
         }
-        let meaning = of_filter(filter, &mut group);
+        let meaning = group.of_filter(filter);
         whole = combined(whole, meaning);
     }
     let translation = translate(&whole, &wishes);
@@ -505,68 +380,4 @@ fn holds(condition: &Condition, seen: &Seen) -> bool {
         })
     });
     settled == Condition::Always
-}
-
-/// What runs elsewhere, the more exact places last: they win.
-fn by_exactness(filter: &Filter) -> Vec<&PerRoute> {
-    let mut elsewhere: Vec<_> = filter.elsewhere.iter().collect();
-    elsewhere.sort_by_key(|one| {
-        let mut tests = 0;
-        one.condition.tests(&mut |test| {
-            // A route is a part of a virtual host.
-            tests += if test.subject == Subject::Route { 2 } else { 1 };
-        });
-        tests
-    });
-    elsewhere
-}
-
-/// What a filter does, on every virtual host and route.
-fn of_filter(filter: &Filter, group: &mut Group<'_>) -> Meaning {
-    let mut meaning = match &filter.everywhere {
-        Some(script) => group.meaning(script),
-        None => Meaning::default(),
-    };
-    let mut used: Vec<&str> = Vec::new();
-    for one in by_exactness(filter) {
-        let there = match &one.runs {
-            Runs::Nothing => Meaning::default(),
-            Runs::Script(script) => group.meaning(script),
-            Runs::Named(name) => {
-                if let Some((known, script)) = filter.named.iter().find(|(known, _)| known == name)
-                {
-                    used.push(known);
-                    group.meaning(script)
-                } else {
-                    group.notes.push(Note {
-                        at: one.at,
-                        text: format!(
-                            "there is no script {name} in source_codes: Envoy runs none here"
-                        ),
-                    });
-                    Meaning::default()
-                }
-            }
-        };
-        meaning = instead(&one.condition, there, meaning);
-    }
-    for (name, script) in &filter.named {
-        if !used.contains(&name.as_str()) {
-            group.notes.push(Note {
-                at: script.place.span.start,
-                text: format!("no route in this file runs the script {name}: it isn't translated"),
-            });
-        }
-    }
-    if filter.everywhere.is_none()
-        && filter.named.is_empty()
-        && filter.elsewhere.is_empty()
-        && filter.notes.is_empty()
-    {
-        group.notes.push(Note {
-            at: 0,
-            text: format!("{} has a Lua filter without a script", filter.holder),
-        });
-    }
-    meaning
 }
