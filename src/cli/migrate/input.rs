@@ -43,9 +43,21 @@ impl Input {
         } else {
             format!("; it has {}", found.join(", "))
         };
+        let is_route = |kind: &str| matches!(kind, "VirtualService" | "HTTPRoute" | "GRPCRoute");
+        let routes = self.others.iter().any(|(kind, _)| is_route(kind))
+            && source
+                .text
+                .to_ascii_lowercase()
+                .contains("x-forwarded-proto");
+        let instead = if routes {
+            ". A route that writes x-forwarded-proto needs no translation: load trusted-lb with a rule for the load balancer, and take \
+             the header out of the route"
+        } else {
+            ""
+        };
         format!(
             "{name}: there is no Lua filter in it (an EnvoyFilter, TrafficExtension, EnvoyExtensionPolicy or EnvoyPatchPolicy with \
-             Lua, or an Envoy configuration with envoy.filters.http.lua){found}"
+             Lua, or an Envoy configuration with envoy.filters.http.lua){found}{instead}"
         )
     }
 

@@ -210,11 +210,16 @@ fn a_script_that_is_in_no_text_of_the_file_is_named_with_what_to_write() {
 fn files_without_a_lua_filter_of_envoy_are_refused_with_what_they_have() {
     let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: x}\nspec: {rules: [{filters: \
                  [{type: RequestHeaderModifier}]}]}\n";
+    let writes = route.replace(
+        "RequestHeaderModifier",
+        "RequestHeaderModifier, requestHeaderModifier: {set: [{name: X-Forwarded-Proto, value: https}]}",
+    );
     let kong = "apiVersion: configuration.konghq.com/v1\nkind: KongPlugin\nmetadata: {name: p}\nplugin: pre-function\nconfig: \
                 {access: [\"kong.service.request.set_header('x-forwarded-proto', 'https')\"]}\n";
     for (file, word) in [
         (HTTPS, "this is a script"),
         (route, "it has HTTPRoute in line 1"),
+        (&writes, "take the header out of the route"),
         (kong, "it has KongPlugin in line 1"),
         (
             "# ours\n---\n# theirs\nkind: Ingress\napiVersion: networking.k8s.io/v1\n",
