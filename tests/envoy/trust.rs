@@ -416,3 +416,64 @@ fn an_upstream_that_is_sent_http2_without_tls_sees_https_unless_the_router_match
         );
     }
 }
+
+#[test]
+fn what_a_route_does_to_the_header_comes_after_the_filter_and_stands_for_every_client() {
+    let upstream = Upstream::start();
+    let changed = |name: &'static str, of_host: Value| {
+        let mut host = json!({
+            "name": "app",
+            "domains": ["*"],
+            "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upstream"}}],
+        });
+        merge(&mut host, of_host);
+        let config = json!({"peerAddress": "source", "trustedLoadBalancers": rule()});
+        Listener::new(name)
+            .gateway(&Gateway::default())
+            .plugin(&config, &BTreeMap::new())
+            .virtual_hosts(json!([host]))
+    };
+    let sets = |value: &str| {
+        json!({"request_headers_to_add": [{
+            "header": {"key": "x-forwarded-proto", "value": value},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }]})
+    };
+    let redirects = json!({"match": {"prefix": "/"}, "redirect": {"scheme_redirect": "https"}});
+    let mut plain_only = redirects.clone();
+    let is_http = json!({"name": "x-forwarded-proto", "string_match": {"exact": "http"}});
+    plain_only["match"]["headers"] = json!([is_http]);
+    let serves = json!({"match": {"prefix": "/"}, "route": {"cluster": "upstream"}});
+    let listeners = [
+        changed("sets", sets("https")),
+        changed("itself", sets("%REQ(x-forwarded-proto)%")),
+        changed(
+            "removes",
+            json!({"request_headers_to_remove": ["x-forwarded-proto"]}),
+        ),
+        changed("loops", json!({"routes": [redirects]})),
+        changed("redirects", json!({"routes": [plain_only, serves]})),
+    ];
+    let envoy = Envoy::start(&bootstrap(&listeners, upstream.address()));
+    for (listener, peer, proto) in [
+        ("sets", LB, Some("https")),
+        ("sets", ELSEWHERE, Some("https")),
+        ("itself", LB, Some("https")),
+        ("itself", ELSEWHERE, Some("http")),
+        ("removes", LB, None),
+        ("removes", ELSEWHERE, None),
+    ] {
+        let response = send(&envoy, listener, &get(peer, "/"));
+        let told = told(&response, "x-forwarded-proto");
+        assert_eq!(told.as_deref(), proto, "{listener} {peer}");
+    }
+    for (listener, peer, status) in [
+        ("loops", LB, 301),
+        ("loops", ELSEWHERE, 301),
+        ("redirects", LB, 200),
+        ("redirects", ELSEWHERE, 301),
+    ] {
+        let response = send(&envoy, listener, &get(peer, "/"));
+        assert_eq!(response.status, status, "{listener} {peer}");
+    }
+}

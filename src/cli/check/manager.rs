@@ -12,6 +12,7 @@ pub(super) fn rules(config: &Config, around: &[Surroundings], problems: &mut Vec
             against_manager(config, one, &mut found);
         }
         scheme_of_envoy(config, &one.manager, &mut found);
+        scheme_of_routes(config, &one.manager, &mut found);
         scheme_of_upstreams(config, &one.manager, &mut found);
         overwritten_signals(config, Some(one), &mut found);
     }
@@ -43,6 +44,20 @@ fn scheme_of_envoy(config: &Config, manager: &Manager, problems: &mut Vec<Proble
             "this connection manager has {setting}: the filter runs later and overwrites the scheme that it writes"
         ),
         help: Some(format!("keep one of them: take {setting} out, or leave the rules out")),
+    });
+}
+
+/// Routes that change the header when Envoy sends a request on, which is after every filter.
+fn scheme_of_routes(config: &Config, manager: &Manager, problems: &mut Vec<Problem>) {
+    if !manager.routes_change_scheme || config.trusted_load_balancers.is_empty() {
+        return;
+    }
+    problems.push(Problem {
+        severity: Severity::Warning,
+        path: Path::root().field("trustedLoadBalancers"),
+        message: "a route of this connection manager changes x-forwarded-proto itself, after this filter: services are told the same of every client"
+            .to_owned(),
+        help: Some("take the header out of request_headers_to_add and request_headers_to_remove".to_owned()),
     });
 }
 

@@ -64,8 +64,11 @@ codes! {
         "What targetRefs point to can't have the plugin, so that it is never loaded and every request passes without it.",
         "Point to a Gateway of the Gateway API in the same namespace that Istio deploys itself; for any other gateway write a selector.";
     REDIRECT_LOOPS = "redirect-loops",
-        "An HTTPRoute answers every request with a redirect to https. Behind a load balancer that ends TLS the browser comes back with the same plain request, so that it never ends. No filter can mend it: the Gateway API's redirect doesn't look at the scheme.",
-        "Redirect only requests with `x-forwarded-proto: http`, by a header match, and give the others a rule with backendRefs.";
+        "An HTTPRoute or a VirtualService answers every request with a redirect to https. Behind a load balancer that ends TLS the browser comes back with the same plain request, so that it never ends. No filter can mend it: such a redirect doesn't look at the scheme.",
+        "Redirect only requests with `x-forwarded-proto: http`, by a header match, and give the others a rule with backends. Of Istio's Gateway `httpsRedirect` works too.";
+    SCHEME_WRITTEN_ELSEWHERE = "scheme-written-elsewhere",
+        "A VirtualService, HTTPRoute, GRPCRoute or EnvoyFilter sets, adds or removes x-forwarded-proto. What a route does, Envoy does when it sends the request on, after every filter: services are told the same of every client, of one without TLS too. Of two filters the later one's value stands.",
+        "Take it out: the plugin writes what is true of each request.";
     OPEN_WITHOUT_FILTER = "open-without-filter",
         "Envoy Gateway's failOpen lets requests pass if the filter can't be loaded. With clientIPDetection Envoy keeps a client's own x-forwarded-proto then.",
         "Leave failOpen out.";

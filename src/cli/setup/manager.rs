@@ -1,6 +1,7 @@
 //! Settings of Envoy's HTTP connection manager, and of what stands in front of it, that decide which `peerAddress` tells
 //! the truth.
 
+use super::route_headers;
 use crate::cli::files::Located;
 
 /// What is known of the connection manager around a plugin.
@@ -19,6 +20,8 @@ pub(in crate::cli) struct Manager {
     pub(in crate::cli) writes_scheme: Option<&'static str>,
     /// Whether the router tells each upstream the scheme of the connection to it.
     pub(in crate::cli) match_upstream: bool,
+    /// Whether one of its routes changes x-forwarded-proto itself.
+    pub(in crate::cli) routes_change_scheme: bool,
     /// A cluster of its routes that is sent HTTP/2 without TLS.
     pub(in crate::cli) plain_http2: Option<String>,
     /// What network filters write into the connection's filter state, by key.
@@ -48,6 +51,7 @@ impl Manager {
         early_header_mutation: false,
         writes_scheme: None,
         match_upstream: false,
+        routes_change_scheme: false,
         plain_http2: None,
         filter_state: Vec::new(),
     };
@@ -95,6 +99,9 @@ impl Manager {
             let matches = scheme.proto("match_upstream").and_then(Located::boolean);
             self.match_upstream = matches == Some(true);
         }
+        let routes = message.proto("route_config");
+        self.routes_change_scheme |=
+            routes.is_some_and(|routes| route_headers::changed(routes).is_some());
     }
 }
 

@@ -6,6 +6,7 @@ mod patches;
 mod ports;
 mod reach;
 mod resource;
+mod route_headers;
 mod set;
 mod surroundings;
 mod workload;
@@ -16,6 +17,7 @@ use std::collections::HashMap;
 pub(super) use manager::{Manager, Written, filter_state, has_proxy_protocol};
 pub(super) use reach::{GATEWAY_LABEL, Reach, gateways};
 pub(super) use resource::Resource;
+pub(super) use route_headers::{added, changed, is_itself, is_scheme, named};
 use set::Set;
 use surroundings::Shapers;
 pub(super) use surroundings::Surroundings;
@@ -137,7 +139,11 @@ impl<'r> Setup<'r> {
             "AuthorizationPolicy",
         ];
         let of_all = kinds.iter().flat_map(|kind| self.of_kind(kind));
+        let gateways = self
+            .of_kind("Gateway")
+            .filter(|one| one.is_istios_gateway());
         of_all
+            .chain(gateways)
             .map(|resource| {
                 let reach = Reach::of(resource, &self.root);
                 let of_namespace = |namespace| match namespace {

@@ -1,7 +1,7 @@
 //! What EnvoyFilters and Envoy Gateway's patches do to the connection manager.
 
 use super::manager::{Manager, filter_state, reads_proxy_protocol};
-use super::{Resource, has_proxy_protocol};
+use super::{Resource, has_proxy_protocol, route_headers};
 use crate::cli::files::Located;
 
 /// Applies an `EnvoyFilter` of Istio's. Tells whether it changed anything.
@@ -38,6 +38,9 @@ pub(super) fn envoy_gateway(policy: &Resource, manager: &mut Manager) {
         let path = text("path")
             .or_else(|| text("jsonPath"))
             .unwrap_or_default();
+        let added =
+            path.contains("request_headers_to_add") && route_headers::added(value).is_some();
+        manager.routes_change_scheme |= added || route_headers::changed(value).is_some();
         if path.contains("early_header_mutation_extensions") {
             manager.early_header_mutation = true;
         }

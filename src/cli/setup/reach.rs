@@ -69,6 +69,16 @@ impl<'r> Reach<'r> {
                 workloads: Set::default(),
             };
         }
+        if resource.is_istios_gateway() {
+            // Its selector is for pods of any namespace.
+            return Self {
+                scopes: vec![Scope {
+                    namespace: None,
+                    labels: labels(resource.at(&["spec", "selector"])),
+                }],
+                workloads: Set::default(),
+            };
+        }
         let selector = resource
             .at(&["spec", "selector", "matchLabels"])
             .or_else(|| resource.at(&["spec", "workloadSelector", "labels"]));

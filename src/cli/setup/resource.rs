@@ -69,6 +69,11 @@ impl Resource {
         self.text(&["metadata", "namespace"]).unwrap_or("default")
     }
 
+    /// Whether this is a Gateway of Istio's own API, not of the Gateway API.
+    pub(in crate::cli) fn is_istios_gateway(&self) -> bool {
+        self.kind == "Gateway" && self.at(&["spec", "servers"]).is_some()
+    }
+
     /// `Kind namespace/name`, for people.
     pub(in crate::cli) fn title(&self) -> String {
         format!("{} {}/{}", self.kind, self.namespace(), self.name())

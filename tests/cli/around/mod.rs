@@ -1,6 +1,7 @@
 //! What stands around a plugin: each finding with an input that triggers it and one next to it that doesn't.
 
 mod others;
+mod routes;
 mod trust;
 
 use serde_json::Value;
@@ -27,42 +28,6 @@ fn changed(file: &str, changes: &[(&str, &str, &[&str])]) {
         let manifests = original.replacen(old, new, 1);
         assert_eq!(findings(&manifests), *expected, "{old} -> {new}");
     }
-}
-
-const LOOPS: &[&str] = &["error redirect-loops"];
-
-#[test]
-fn an_unconditional_redirect_to_https_loops_and_one_for_plain_requests_does_not() {
-    let rule = "  - filters: [{type: RequestRedirect";
-    let only = |header: &str| {
-        format!(
-            "  - matches: [{{headers: [{{name: {header}, value: http}}]}}]\n    filters: [{{type: RequestRedirect"
-        )
-    };
-    changed(
-        "64-httproute-redirect.yaml",
-        &[
-            (rule, rule, LOOPS),
-            (rule, &only("X-Forwarded-Proto"), &[]),
-            (rule, &only("x-other"), LOOPS),
-            (
-                "scheme: https, ",
-                "scheme: https, hostname: www.example.com, ",
-                &[],
-            ),
-            ("scheme: https, ", "", &[]),
-            (
-                "parentRefs: [{name: public,",
-                "parentRefs: [{name: inner,",
-                &[],
-            ),
-            (
-                "targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: public}]",
-                "selector: {matchLabels: {a: b}}",
-                LOOPS,
-            ),
-        ],
-    );
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn a_script_left_in_place_that_writes_the_scheme_is_named() {
         )
     };
     let writes = "handle:headers():replace(\"x-forwarded-proto\", \"https\")";
-    let plugin = usual("a", "");
+    let usual = usual("a", "");
     for (labels, call, expected) in [
         ("ingress", writes, &[left][..]),
         ("other", writes, &[]),
@@ -102,10 +102,24 @@ fn a_script_left_in_place_that_writes_the_scheme_is_named() {
         ),
     ] {
         assert_eq!(
-            findings(&format!("{plugin}{}", filter(labels, call))),
+            findings(&format!("{usual}{}", filter(labels, call))),
             expected,
             "{labels} {call}"
         );
+    }
+    // In shadow mode the plugin writes nothing, and without rules it leaves the scheme alone.
+    let script = filter("ingress", writes);
+    for fields in ["mode: shadow, ", ""] {
+        let rules = if fields.is_empty() {
+            "defaults: {timeout: 5s}"
+        } else {
+            RULES
+        };
+        let quiet = plugin(
+            "a",
+            &format!("phase: AUTHN\n  pluginConfig: {{{fields}{rules}}}"),
+        );
+        assert_eq!(findings(&format!("{quiet}{script}")), [""; 0], "{fields}");
     }
     let old = filter("ingress", writes)
         .replace(
@@ -115,7 +129,7 @@ fn a_script_left_in_place_that_writes_the_scheme_is_named() {
         .replace("            function", "              function")
         .replace("              handle", "                handle")
         .replace("            end", "              end");
-    assert_eq!(findings(&format!("{plugin}{old}")), [left]);
+    assert_eq!(findings(&format!("{usual}{old}")), [left]);
 }
 
 const TARGET: &str = "{group: gateway.networking.k8s.io, kind: Gateway, name: public}";

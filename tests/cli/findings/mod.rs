@@ -107,3 +107,17 @@ fn every_code_has_its_pair_and_an_explanation() {
         assert!(text(&output).lines().count() > 2, "{}", text(&output));
     }
 }
+
+/// The configuration is read by the module's reader, not by Istio's schema: one fault has one finding.
+#[test]
+fn a_configuration_that_is_written_as_text_is_one_error() {
+    let plugin = file("plugin.yaml");
+    let (before, after) = plugin.split_once("pluginConfig:\n").expect("it has one");
+    let written = format!("{before}pluginConfig: |\n{after}");
+    let output = text(&run(&["check", "-"], &written));
+    assert!(
+        output.contains("is a string, an object belongs here"),
+        "{output}"
+    );
+    assert!(output.contains("1 configuration, 1 error,"), "{output}");
+}

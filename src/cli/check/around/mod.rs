@@ -1,20 +1,22 @@
-//! What stands around a plugin and decides whether it protects: redirects, ports, Envoy Gateway's policies, other
-//! plugins of ours, authorization and Lua on the same workload.
+//! What stands around a plugin and decides whether it protects: routes, ports, Envoy Gateway's policies, other plugins
+//! of ours, authorization and Lua on the same workload.
 
 mod order;
+mod overwritten;
 mod policies;
 mod ports;
 mod redirects;
+mod routes;
 mod several;
 
 use crate::cli::plugins::Plugin;
 use crate::cli::report::{Diagnostic, codes};
 use crate::cli::setup::{Reach, Resource, Setup};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 
 /// A plugin of ours and the resource that holds it.
-struct Ours<'r> {
-    config: Option<&'r Config>,
+struct Ours<'p, 'r> {
+    config: Option<&'p Config>,
     holder: &'r Resource,
 }
 
@@ -28,7 +30,7 @@ struct Placed<'r> {
 pub(super) fn findings(plugins: &[Plugin], setup: &Setup<'_>) -> Vec<Diagnostic> {
     let all = setup.resources;
     let holder = |plugin: &Plugin| plugin.resource.and_then(|index| all.get(index));
-    let ours: Vec<Ours<'_>> = plugins
+    let ours: Vec<Ours<'_, '_>> = plugins
         .iter()
         .filter_map(|plugin| {
             Some(Ours {
@@ -37,27 +39,23 @@ pub(super) fn findings(plugins: &[Plugin], setup: &Setup<'_>) -> Vec<Diagnostic>
             })
         })
         .collect();
-    let loaded: Vec<(&Config, &Resource)> = ours
-        .iter()
-        .filter_map(|one| Some((one.config?, one.holder)))
-        .collect();
     let mut holders: Vec<&Resource> = ours.iter().map(|one| one.holder).collect();
     holders.dedup_by(|one, other| std::ptr::eq(*one, *other));
-    let mut found = redirects::redirects(&loaded, setup);
+    let mut found = Vec::new();
     for holder in &holders {
         found.extend(policies::fail_open(holder, setup));
         found.extend(policies::replaced(holder, setup));
         found.extend(policies::oidc(holder, setup));
     }
-    let placed: Vec<Placed<'_>> = holders
-        .iter()
-        .map(|holder| Placed {
-            holder,
-            reach: setup.reach(holder),
-        })
-        .collect();
-    found.extend(order::authorization(&placed, setup));
-    found.extend(order::lua(&placed, setup));
+    // Without rules a plugin leaves the scheme alone, and in shadow mode it writes nothing.
+    let has_rules = |config: &Config| !config.trusted_load_balancers.is_empty();
+    let ruling = placed(&ours, setup, has_rules);
+    let writing = |config: &Config| has_rules(config) && config.mode != Mode::Shadow;
+    let writing = placed(&ours, setup, writing);
+    found.extend(redirects::findings(&routes::behind(&ruling, setup), setup));
+    found.extend(overwritten::findings(&writing, setup));
+    found.extend(order::authorization(&writing, setup));
+    found.extend(order::lua(&writing, setup));
     for plugin in plugins {
         if let (Some(config), Some(holder)) = (&plugin.loaded.config, holder(plugin)) {
             found.extend(ports::findings(config, plugin, holder, setup));
@@ -66,6 +64,22 @@ pub(super) fn findings(plugins: &[Plugin], setup: &Setup<'_>) -> Vec<Diagnostic>
     found.extend(several::findings(&ours, setup));
     found.extend(mesh_fields(setup));
     found
+}
+
+/// The resources with plugins whose configuration is like this, or can't be read yet, each once.
+fn placed<'r>(
+    ours: &[Ours<'_, 'r>],
+    setup: &Setup<'_>,
+    is_meant: impl Fn(&Config) -> bool,
+) -> Vec<Placed<'r>> {
+    let meant = ours.iter().filter(|one| one.config.is_none_or(&is_meant));
+    let mut holders: Vec<&Resource> = meant.map(|one| one.holder).collect();
+    holders.dedup_by(|one, other| std::ptr::eq(*one, *other));
+    let place = |holder| Placed {
+        holder,
+        reach: setup.reach(holder),
+    };
+    holders.into_iter().map(place).collect()
 }
 
 /// A `ProxyConfig` has no `gatewayTopology`.

@@ -1,73 +1,77 @@
-//! Redirects of the Gateway API that loop behind a load balancer that ends TLS.
+//! Redirects to https that loop behind a load balancer that ends TLS.
 
-use std::collections::HashSet;
-
+use super::routes::{Behind, istios, route_asks, rule_asks};
 use crate::cli::files::Located;
 use crate::cli::report::{Diagnostic, codes};
-use crate::cli::setup::{Resource, Setup, gateways};
-use crate::config::Config;
+use crate::cli::setup::{Resource, Setup};
 
 /// Routes that answer every request with a redirect to https, in front of which the load balancer has ended TLS.
-pub(super) fn redirects(plugins: &[(&Config, &Resource)], setup: &Setup<'_>) -> Vec<Diagnostic> {
-    let reached: Vec<Vec<String>> = plugins
-        .iter()
-        .filter(|(config, _)| !config.trusted_load_balancers.is_empty())
-        .map(|(_, holder)| gateways(holder, "targetRefs"))
-        .collect();
+pub(super) fn findings(behind: &[Behind<'_>], setup: &Setup<'_>) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    if reached.is_empty() {
-        return found;
-    }
-    // A plugin without targetRefs may be that of any gateway.
-    let of_any = reached.iter().any(Vec::is_empty);
-    let reached: HashSet<&String> = reached.iter().flatten().collect();
-    let is_ours = |route: &[String]| of_any || route.iter().any(|name| reached.contains(name));
-    for route in setup.of_kind("HTTPRoute") {
-        if !is_ours(&gateways(route, "parentRefs")) || ends_tls_elsewhere(route, setup) {
-            continue;
-        }
-        for rule in route.items(&["spec", "rules"]) {
-            let Some(filter) = loops(rule) else { continue };
-            found.push(Diagnostic::error(
+    for Behind { route, .. } in behind {
+        let (loops, cure) = if route.kind == "VirtualService" {
+            (in_virtual_service(route, setup), OF_ISTIO)
+        } else {
+            (in_gateway_api(route, setup), OF_THE_GATEWAY_API)
+        };
+        found.extend(loops.into_iter().map(|redirect| {
+            Diagnostic::error(
                 &codes::REDIRECT_LOOPS,
                 &route.source,
-                filter.start(),
+                redirect.start(),
                 format!(
                     "{} answers every request with a redirect to https, which comes back through the load balancer as the \
                      same request: it loops, whatever the filter writes",
                     route.title()
                 ),
-                "redirect what came as http alone: matches: [{headers: [{name: x-forwarded-proto, value: http}]}], and give \
-                 other requests a rule with backendRefs",
-            ));
-        }
+                cure,
+            )
+        }));
     }
     found
 }
 
-/// The filter of a rule that redirects to the same host's https, without asking how the request came.
-fn loops(rule: &Located) -> Option<&Located> {
-    let matches = rule.get("matches").map(Located::items).unwrap_or_default();
-    let asks = |entry: &Located| {
-        let headers = entry.get("headers").map(Located::items).unwrap_or_default();
-        headers.iter().any(|header| {
-            let name = header.get("name").and_then(Located::text);
-            name.is_some_and(|name| name.eq_ignore_ascii_case("x-forwarded-proto"))
-        })
-    };
-    if !matches.is_empty() && matches.iter().all(asks) {
-        return None;
+const OF_THE_GATEWAY_API: &str = "redirect what came as http alone: matches: [{headers: [{name: x-forwarded-proto, value: http}]}], and give \
+     other requests a rule with backendRefs";
+
+const OF_ISTIO: &str = "redirect what came as http alone: match: [{headers: {x-forwarded-proto: {exact: http}}}], or write \
+     tls: {httpsRedirect: true} into the Gateway's server";
+
+fn in_gateway_api<'r>(route: &'r Resource, setup: &Setup<'_>) -> Vec<&'r Located> {
+    let rules = route.items(&["spec", "rules"]);
+    // A rule with a header match goes before one without.
+    let others_ask = rules
+        .iter()
+        .any(|rule| rule_asks(rule) && redirect(rule).is_none());
+    if others_ask || has_other_listeners(route, setup) {
+        return Vec::new();
     }
+    let every = rules.iter().filter(|rule| !rule_asks(rule));
+    every.filter_map(redirect).collect()
+}
+
+/// The filter of a rule that redirects to the same address by https.
+fn redirect(rule: &Located) -> Option<&Located> {
     let filters = rule.get("filters").map(Located::items).unwrap_or_default();
     filters.iter().find(|filter| {
         let redirect = filter.get("requestRedirect");
-        let text = |name: &str| redirect.and_then(|redirect| redirect.get(name)?.text());
-        text("scheme") == Some("https") && text("hostname").is_none()
+        let field = |name: &str| redirect.and_then(|redirect| redirect.get(name));
+        field("scheme").and_then(Located::text) == Some("https")
+            && ["hostname", "path"]
+                .iter()
+                .all(|name| field(name).is_none())
+            && is_usual(field("port"))
     })
 }
 
-/// Whether a route is only for a Gateway's plain listener, beside which the same Gateway ends TLS itself.
-fn ends_tls_elsewhere(route: &Resource, setup: &Setup<'_>) -> bool {
+/// Whether a redirect to https with this port leads back to where the browser was.
+fn is_usual(port: Option<&Located>) -> bool {
+    port.and_then(Located::number)
+        .is_none_or(|port| (port - 443.0).abs() < 0.5)
+}
+
+/// Whether a route is only for some of a Gateway's listeners: the load balancer may send what came as https to another.
+fn has_other_listeners(route: &Resource, setup: &Setup<'_>) -> bool {
     let parents = route.items(&["spec", "parentRefs"]);
     !parents.is_empty()
         && parents.iter().all(|parent| {
@@ -78,13 +82,52 @@ fn ends_tls_elsewhere(route: &Resource, setup: &Setup<'_>) -> bool {
                     .named("Gateway", text("name").unwrap_or_default())
                     .any(|gateway| {
                         gateway.namespace() == namespace
-                            && gateway
-                                .items(&["spec", "listeners"])
-                                .iter()
-                                .any(|listener| {
-                                    listener.get("protocol").and_then(Located::text)
-                                        == Some("HTTPS")
-                                })
+                            && gateway.items(&["spec", "listeners"]).len() > 1
                     })
         })
+}
+
+fn in_virtual_service<'r>(service: &'r Resource, setup: &Setup<'_>) -> Vec<&'r Located> {
+    let routes = service.items(&["spec", "http"]);
+    if has_other_gateways(service, setup) {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for route in routes {
+        let redirect = route.field("redirect");
+        if route_asks(route) {
+            if redirect.is_none() {
+                // Envoy takes the first route that matches: those behind this one get what came as something else.
+                break;
+            }
+            continue;
+        }
+        let field = |name: &str| redirect.and_then(|redirect| redirect.value.get(name));
+        if let Some(redirect) = redirect
+            && field("scheme").and_then(Located::text) == Some("https")
+            && ["authority", "uri"]
+                .iter()
+                .all(|name| field(name).is_none())
+            && is_usual(field("port"))
+        {
+            found.extend(redirect.value.get("scheme"));
+        }
+    }
+    found
+}
+
+/// Whether another `VirtualService` has the same hosts on another Gateway: that may be the one for what came as https.
+fn has_other_gateways(service: &Resource, setup: &Setup<'_>) -> bool {
+    let own = istios(service);
+    let hosts = service.items(&["spec", "hosts"]);
+    let shares = |other: &Resource| {
+        let mut others = other
+            .items(&["spec", "hosts"])
+            .iter()
+            .filter_map(Located::text);
+        others.any(|host| hosts.iter().any(|own| own.text() == Some(host)))
+    };
+    setup
+        .of_kind("VirtualService")
+        .any(|other| istios(other).iter().any(|gateway| !own.contains(gateway)) && shares(other))
 }

@@ -15,7 +15,7 @@ struct Place<'r> {
 }
 
 /// Plugins of ours that run on the same workload, of which the last one wins. Each is named once.
-pub(super) fn findings(ours: &[Ours<'_>], setup: &Setup<'_>) -> Vec<Diagnostic> {
+pub(super) fn findings(ours: &[Ours<'_, '_>], setup: &Setup<'_>) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let mut earlier: Vec<Place<'_>> = Vec::new();
     for (config, holder) in ours

@@ -95,6 +95,9 @@ impl Reader<'_> {
         if value.is_null() {
             return; // As if it weren't written.
         }
+        if name == "pluginConfig" && !value.is_object() {
+            return; // The configuration's own reader says so.
+        }
         let kind = schema
             .get("type")
             .and_then(Located::text)
@@ -118,6 +121,9 @@ impl Reader<'_> {
         if !right && !any {
             let help = match wanted {
                 "a string" => "put it in quotes",
+                "an object" if value.text().is_some() => {
+                    "write its fields below it, without quotes, and without | behind the colon"
+                }
                 _ => "see the resource's reference",
             };
             self.wrong(

@@ -24,6 +24,10 @@ pub const TESTS: &[Test<Lab>] = &[
         routes,
     ),
     (
+        "a VirtualService that sets x-forwarded-proto, or redirects everything, undoes what the plugin wrote",
+        routes_that_undo,
+    ),
+    (
         "CUSTOM authorization sees the uncorrected scheme from a WasmPlugin, and the right one from envoyfilter.yaml",
         custom_authorization,
     ),
@@ -106,6 +110,12 @@ fn gateway_api(lab: &mut Lab) {
             "filters": [https],
         },
         {"matches": [prefix("/shop")], "backendRefs": backend},
+        // What a route writes stands for everybody.
+        {
+            "matches": [prefix("/own")],
+            "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "X-Forwarded-Proto", "value": "https"}]}}],
+            "backendRefs": backend,
+        },
         {"matches": [prefix("/timed")], "timeouts": {"request": "3s"}, "backendRefs": backend},
         {"matches": [prefix("/")], "backendRefs": backend},
     ]);
@@ -133,6 +143,7 @@ fn gateway_api(lab: &mut Lab) {
         "301",
     );
     expect(&get(LOAD_BALANCER, "/loop"), "301");
+    expect(&get(ELSEWHERE, "/own"), "200 https");
     let timeout = |path: &str| {
         send(HTTP, &get(LOAD_BALANCER, path)).received_one("x-envoy-expected-rq-timeout-ms")
     };
@@ -148,6 +159,14 @@ fn gateway_api(lab: &mut Lab) {
     );
 }
 
+fn virtual_service(name: &str, host: &str, http: &Value) -> Value {
+    json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"hosts": [host], "gateways": ["lab"], "http": http},
+    })
+}
+
 fn routes(lab: &mut Lab) {
     let mut plugin = plugin();
     plugin["spec"]["pluginConfig"]["defaults"] = json!({"timeout": "15s"});
@@ -155,20 +174,13 @@ fn routes(lab: &mut Lab) {
         {"name": "named", "match": {"routes": ["reports"]}, "timeout": "inherit"},
         {"name": "all-of-it", "match": {"virtualServices": [format!("{NAMESPACE}/archive")]}, "timeout": "inherit"},
     ]);
-    let service = |name: &str, host: &str, http: &Value| {
-        json!({
-            "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
-            "metadata": {"name": name, "namespace": NAMESPACE},
-            "spec": {"hosts": [host], "gateways": ["lab"], "http": http},
-        })
-    };
     let timed = |name: &str, path: &str| json!({"name": name, "match": [{"uri": {"prefix": path}}], "timeout": "3s", "route": [to_echo()]});
-    let shop = service(
+    let shop = virtual_service(
         "shop",
         "app.example.com",
         &json!([timed("reports", "/reports"), timed("basket", "/basket")]),
     );
-    let archive = service(
+    let archive = virtual_service(
         "archive",
         "archive.example.com",
         &json!([timed("old", "/old")]),
@@ -190,6 +202,38 @@ fn routes(lab: &mut Lab) {
         "the plugin's default beats a route's own"
     );
     assert_eq!(timeout_of("archive.example.com", "/old"), "3000");
+}
+
+fn routes_that_undo(lab: &mut Lab) {
+    let of = |path: &str, what: &Value| {
+        let mut rule = json!({"match": [{"uri": {"prefix": path}}], "route": [to_echo()]});
+        if let (Some(rule), Some(what)) = (rule.as_object_mut(), what.as_object()) {
+            if what.contains_key("redirect") {
+                rule.remove("route");
+            }
+            rule.extend(what.clone());
+        }
+        rule
+    };
+    let sets = json!({"headers": {"request": {"set": {"x-forwarded-proto": "https"}}}});
+    let redirects = json!({"redirect": {"scheme": "https"}});
+    let mut plain_only = of("/shop", &redirects);
+    plain_only["match"][0]["headers"] = json!({"x-forwarded-proto": {"exact": "http"}});
+    let rules = json!([
+        of("/own", &sets),
+        of("/loop", &redirects),
+        plain_only,
+        of("/", &json!({})),
+    ]);
+    let service = virtual_service("shop", "app.example.com", &rules);
+    lab.serve(&text(&[plugin(), service]), &Options::default());
+    wait::until_true("the VirtualService is there", || {
+        outcome_of(&get(LOAD_BALANCER, "/loop")) == "301"
+    });
+    expect(&get(ELSEWHERE, "/own"), "200 https");
+    expect(&get(ELSEWHERE, "/"), "200 http");
+    expect(&get(LOAD_BALANCER, "/shop"), "200 https");
+    expect(&get(ELSEWHERE, "/shop"), "301");
 }
 
 fn custom_authorization(lab: &mut Lab) {
