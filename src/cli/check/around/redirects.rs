@@ -1,5 +1,7 @@
 //! Redirects to https that loop behind a load balancer that ends TLS.
 
+use std::collections::{HashMap, HashSet};
+
 use super::routes::{Behind, istios, route_asks, rule_asks};
 use crate::cli::files::Located;
 use crate::cli::report::{Diagnostic, codes};
@@ -8,9 +10,10 @@ use crate::cli::setup::{Resource, Setup};
 /// Routes that answer every request with a redirect to https, in front of which the load balancer has ended TLS.
 pub(super) fn findings(behind: &[Behind<'_>], setup: &Setup<'_>) -> Vec<Diagnostic> {
     let mut found = Vec::new();
+    let hosts = Hosts::new(setup);
     for Behind { route, .. } in behind {
         let (loops, cure) = if route.kind == "VirtualService" {
-            (in_virtual_service(route, setup), OF_ISTIO)
+            (in_virtual_service(route, &hosts), OF_ISTIO)
         } else {
             (in_gateway_api(route, setup), OF_THE_GATEWAY_API)
         };
@@ -87,13 +90,9 @@ fn has_other_listeners(route: &Resource, setup: &Setup<'_>) -> bool {
         })
 }
 
-fn in_virtual_service<'r>(service: &'r Resource, setup: &Setup<'_>) -> Vec<&'r Located> {
-    let routes = service.items(&["spec", "http"]);
-    if has_other_gateways(service, setup) {
-        return Vec::new();
-    }
+fn in_virtual_service<'r>(service: &'r Resource, hosts: &Hosts<'_>) -> Vec<&'r Located> {
     let mut found = Vec::new();
-    for route in routes {
+    for route in service.items(&["spec", "http"]) {
         let redirect = route.field("redirect");
         if route_asks(route) {
             if redirect.is_none() {
@@ -103,31 +102,42 @@ fn in_virtual_service<'r>(service: &'r Resource, setup: &Setup<'_>) -> Vec<&'r L
             continue;
         }
         let field = |name: &str| redirect.and_then(|redirect| redirect.value.get(name));
-        if let Some(redirect) = redirect
-            && field("scheme").and_then(Located::text) == Some("https")
+        if let Some(scheme) = field("scheme")
+            && scheme.text() == Some("https")
             && ["authority", "uri"]
                 .iter()
                 .all(|name| field(name).is_none())
             && is_usual(field("port"))
         {
-            found.extend(redirect.value.get("scheme"));
+            found.push(scheme);
         }
+    }
+    if !found.is_empty() && hosts.have_other_gateways(service) {
+        return Vec::new();
     }
     found
 }
 
-/// Whether another `VirtualService` has the same hosts on another Gateway: that may be the one for what came as https.
-fn has_other_gateways(service: &Resource, setup: &Setup<'_>) -> bool {
-    let own = istios(service);
-    let hosts = service.items(&["spec", "hosts"]);
-    let shares = |other: &Resource| {
-        let mut others = other
-            .items(&["spec", "hosts"])
-            .iter()
-            .filter_map(Located::text);
-        others.any(|host| hosts.iter().any(|own| own.text() == Some(host)))
-    };
-    setup
-        .of_kind("VirtualService")
-        .any(|other| istios(other).iter().any(|gateway| !own.contains(gateway)) && shares(other))
+/// The Gateways of each host of `VirtualService`s.
+struct Hosts<'r>(HashMap<&'r str, HashSet<String>>);
+
+impl<'r> Hosts<'r> {
+    fn new(setup: &Setup<'r>) -> Self {
+        let mut all: HashMap<&str, HashSet<String>> = HashMap::new();
+        for service in setup.of_kind("VirtualService") {
+            let hosts = service.items(&["spec", "hosts"]).iter();
+            for host in hosts.filter_map(Located::text) {
+                all.entry(host).or_default().extend(istios(service));
+            }
+        }
+        Self(all)
+    }
+
+    /// Whether another `VirtualService` has the same hosts on another Gateway: that may be the one for what came as https.
+    fn have_other_gateways(&self, service: &Resource) -> bool {
+        let own: HashSet<String> = istios(service).into_iter().collect();
+        let hosts = service.items(&["spec", "hosts"]).iter();
+        let mut gateways = hosts.filter_map(|host| self.0.get(host.text()?));
+        gateways.any(|gateways| !gateways.is_subset(&own))
+    }
 }
