@@ -98,7 +98,9 @@ pub(super) fn of_text(text: &str) -> (String, String) {
 /// Whether a script may change a request header. One that can't be read, or takes too long, is taken not to.
 pub(super) fn writes(code: &str, header: &str) -> bool {
     const MOST_SECONDS: u64 = 5;
-    if !code.contains(header) {
+    // The name may be put together from parts.
+    let last = header.rsplit('-').next().unwrap_or(header);
+    if !code.to_ascii_lowercase().contains(last) {
         return false;
     }
     let (code, header) = (code.to_owned(), header.to_owned());

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use serde::de::IgnoredAny;
 
+use super::chain::Chain;
 use super::clusters;
 use super::envelope;
 use super::handed::{self, Handed};
@@ -23,6 +24,7 @@ pub(super) struct Place<'l> {
     /// What holds it, for people.
     pub(super) holder: &'l str,
     pub(super) manager: Option<Manager>,
+    chain: Option<Rc<Chain>>,
     proxy_protocol: bool,
     /// What network filters of the same chain write.
     filter_state: Vec<(String, Written)>,
@@ -39,6 +41,7 @@ impl<'l> Place<'l> {
         Self {
             holder,
             manager: None,
+            chain: None,
             proxy_protocol: false,
             filter_state: Vec::new(),
             name: None,
@@ -126,6 +129,7 @@ pub(super) fn walk<'l>(
                     plain_http2: clusters::routed_to(content, &place.plain_http2),
                     ..Manager::read(content)
                 });
+                place.chain = Some(Rc::new(Chain::read(content)));
                 visit(Met::Manager(content, &place));
             }
             _ => {}
@@ -242,6 +246,7 @@ pub(super) fn wasm_filter(
         resource: None,
         loaded,
         manager: place.manager.clone(),
+        chain: place.chain.clone(),
         environment: plugin.map(environment),
     });
 }

@@ -204,6 +204,7 @@ fn wasm_plugin(
         resource: None,
         loaded: config::load_document(&configuration.node()),
         manager: None,
+        chain: None,
         environment: Some(environment),
     });
 }
@@ -255,6 +256,7 @@ fn extension_policy(
         resource: None,
         loaded: config::load_document(&configuration.node()),
         manager: None,
+        chain: None,
         environment: Some(environment),
     });
 }

@@ -1,6 +1,7 @@
 //! Plugin configurations wherever people keep them: plain files, WasmPlugin, TrafficExtension, EnvoyFilter and Envoy
 //! Gateway's policies, `ConfigMap`s, Envoy bootstraps and config dumps.
 
+mod chain;
 mod clusters;
 mod envelope;
 mod envoy;
@@ -16,6 +17,7 @@ use super::files::{Located, Source, SyntaxError, Value};
 use super::report::Diagnostic;
 use super::setup::{Manager, Resource};
 use crate::config::{self, Loaded, Problem};
+pub(super) use chain::{Chain, scripts};
 pub(super) use kubernetes::resources;
 pub(super) use running::{Content, Filter, Node, Running};
 
@@ -35,6 +37,8 @@ pub(super) struct Plugin {
     pub(super) loaded: Loaded,
     /// The connection manager that the filter runs in, if the file shows it.
     pub(super) manager: Option<Manager>,
+    /// What stands beside it, if that is Envoy's own configuration.
+    pub(super) chain: Option<Rc<Chain>>,
     /// The variables of the Wasm VM's environment, if the file shows them.
     pub(super) environment: Option<Vec<String>>,
 }
@@ -196,6 +200,7 @@ fn document(
         resource: None,
         loaded: config::load_document(&document.node()),
         manager: None,
+        chain: None,
         environment: None,
     };
     if certain {

@@ -69,6 +69,9 @@ codes! {
     SCHEME_WRITTEN_ELSEWHERE = "scheme-written-elsewhere",
         "A VirtualService, HTTPRoute, GRPCRoute or EnvoyFilter sets, adds or removes x-forwarded-proto. What a route does, Envoy does when it sends the request on, after every filter: services are told the same of every client, of one without TLS too. Of two filters the later one's value stands.",
         "Take it out: the plugin writes what is true of each request.";
+    SOURCE_NAT = "source-nat",
+        "With `externalTrafficPolicy: Cluster`, Kubernetes' default, a connection that arrives at a node's port reaches the gateway from a node's address. The load balancer and an attacker have the same one then, so that a rule with `ipBlocks` holds for neither, or for both.",
+        "Write `externalTrafficPolicy: Local`, or let the load balancer send to the pods themselves. docs/source-nat.md has what works without either.";
     OPEN_WITHOUT_FILTER = "open-without-filter",
         "Envoy Gateway's failOpen lets requests pass if the filter can't be loaded. With clientIPDetection Envoy keeps a client's own x-forwarded-proto then.",
         "Leave failOpen out.";

@@ -15,7 +15,7 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 
 pub(super) use manager::{Manager, Written, filter_state, has_proxy_protocol};
-pub(super) use reach::{GATEWAY_LABEL, Reach, gateways};
+pub(super) use reach::{GATEWAY_API_OWNER, GATEWAY_LABEL, Reach, gateways};
 pub(super) use resource::Resource;
 pub(super) use route_headers::{added, changed, is_itself, is_scheme, named};
 use set::Set;
@@ -137,6 +137,7 @@ impl<'r> Setup<'r> {
             "EnvoyFilter",
             "ProxyConfig",
             "AuthorizationPolicy",
+            "Service",
         ];
         let of_all = kinds.iter().flat_map(|kind| self.of_kind(kind));
         let gateways = self

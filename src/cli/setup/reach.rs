@@ -9,6 +9,9 @@ use crate::cli::files::Located;
 /// Istio and other controllers give this label to the pods of a Gateway that they deploy.
 pub(in crate::cli) const GATEWAY_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
 
+/// Envoy Gateway gives these labels, with `namespace` or `name` behind them, to what it makes for a Gateway.
+pub(in crate::cli) const GATEWAY_API_OWNER: &str = "gateway.envoyproxy.io/owning-gateway-";
+
 /// The Gateways that a resource points to, as `namespace/name`.
 pub(in crate::cli) fn gateways(resource: &Resource, field: &str) -> Vec<String> {
     let one = resource.at(&["spec", "targetRef"]);
@@ -69,13 +72,16 @@ impl<'r> Reach<'r> {
                 workloads: Set::default(),
             };
         }
-        if resource.is_istios_gateway() {
-            // Its selector is for pods of any namespace.
+        // The selector of a Gateway of Istio's is for pods of any namespace.
+        let is_gateway = resource.is_istios_gateway();
+        if is_gateway || resource.kind == "Service" {
+            let selector = resource.at(&["spec", "selector"]);
+            let scope = selector.map(|selector| Scope {
+                namespace: (!is_gateway).then_some(own),
+                labels: labels(Some(selector)),
+            });
             return Self {
-                scopes: vec![Scope {
-                    namespace: None,
-                    labels: labels(resource.at(&["spec", "selector"])),
-                }],
+                scopes: scope.into_iter().collect(),
                 workloads: Set::default(),
             };
         }

@@ -1,7 +1,9 @@
 //! What stands around a plugin: each finding with an input that triggers it and one next to it that doesn't.
 
+mod envoys_own;
 mod others;
 mod routes;
+mod source_nat;
 mod trust;
 
 use serde_json::Value;

@@ -84,6 +84,16 @@ fn a_script_left_in_place_that_writes_the_scheme_is_named() {
     let usual = usual("a", "");
     for (labels, call, expected) in [
         ("ingress", writes, &[left][..]),
+        (
+            "ingress",
+            "handle:headers():add(\"X-Forwarded-Proto\", \"https\")",
+            &[left],
+        ),
+        (
+            "ingress",
+            "handle:headers():add(\"x-forwarded-\" .. \"proto\", \"https\")",
+            &[left],
+        ),
         ("other", writes, &[]),
         (
             "ingress",

@@ -351,28 +351,3 @@ fn a_filter_that_mutates_the_header_is_named_beside_a_plugin_on_the_same_gateway
         );
     }
 }
-
-#[test]
-fn in_envoys_own_configuration_the_routes_of_the_same_connection_manager_count() {
-    let listener = |of_host: &str, of_route: &str| {
-        format!(
-            "filter_chains:\n- filters:\n  - name: manager\n    typed_config:\n      \"@type\": \
-             type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager\n      \
-             use_remote_address: true\n      route_config: {{virtual_hosts: [{{name: all, domains: ['*'], {of_host}routes: [{{match: {{prefix: /}}, {of_route}route: \
-             {{cluster: app}}}}]}}]}}\n      http_filters:\n      - name: trusted-lb\n        typed_config:\n          \"@type\": \
-             type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm\n          config:\n            name: trusted-lb\n            \
-             vm_config: {{runtime: envoy.wasm.runtime.v8, code: {{local: {{filename: /trusted_lb.wasm}}}}}}\n            configuration:\n              \"@type\": \
-             type.googleapis.com/google.protobuf.StringValue\n              value: '{{\"trustedLoadBalancers\": [{{\"name\": \"a\", \"match\": {{\"ipBlocks\": \
-             [\"10.0.12.0/24\"]}}, \"forwardedProto\": {{\"default\": \"https\"}}}}]}}'\n"
-        )
-    };
-    let adds = "request_headers_to_add: [{header: {key: X-Forwarded-Proto, value: https}}], ";
-    let removes = "requestHeadersToRemove: [x-forwarded-proto], ";
-    let other = "request_headers_to_add: [{header: {key: x-other, value: https}}], ";
-    let found = ["warning configuration trustedLoadBalancers"];
-    assert_eq!(findings(&listener("", "")), [""; 0]);
-    assert_eq!(findings(&listener(adds, "")), found);
-    assert_eq!(findings(&listener("", adds)), found);
-    assert_eq!(findings(&listener("", removes)), found);
-    assert_eq!(findings(&listener(other, other)), [""; 0]);
-}

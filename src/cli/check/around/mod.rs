@@ -8,6 +8,7 @@ mod ports;
 mod redirects;
 mod routes;
 mod several;
+mod source_nat;
 
 use crate::cli::plugins::Plugin;
 use crate::cli::report::{Diagnostic, codes};
@@ -56,12 +57,22 @@ pub(super) fn findings(plugins: &[Plugin], setup: &Setup<'_>) -> Vec<Diagnostic>
     found.extend(overwritten::findings(&writing, setup));
     found.extend(order::authorization(&writing, setup));
     found.extend(order::lua(&writing, setup));
+    found.extend(order::lua_beside(plugins));
+    let by_address = |config: &Config| {
+        let mut rules = config.trusted_load_balancers.iter();
+        rules.any(|rule| !rule.matches.ip_blocks.is_empty())
+    };
+    found.extend(source_nat::findings(
+        &placed(&ours, setup, by_address),
+        setup,
+    ));
     for plugin in plugins {
         if let (Some(config), Some(holder)) = (&plugin.loaded.config, holder(plugin)) {
             found.extend(ports::findings(config, plugin, holder, setup));
         }
     }
     found.extend(several::findings(&ours, setup));
+    found.extend(several::beside(plugins));
     found.extend(mesh_fields(setup));
     found
 }

@@ -1,11 +1,15 @@
 //! What runs before or behind the plugin on the same workload, and looks at the scheme or writes it.
 
+use std::rc::Rc;
+
 use crate::cli::files::Located;
 use crate::cli::migrate;
+use crate::cli::plugins::{self, Chain, Plugin};
 use crate::cli::report::{Diagnostic, codes};
 use crate::cli::setup::{Resource, Setup, gateways};
 
 use super::Placed;
+use crate::config::Mode;
 
 /// The attribute of authorization policies that is the scheme's header.
 const HEADER: &str = "request.headers[x-forwarded-proto]";
@@ -92,11 +96,7 @@ pub(super) fn lua(holders: &[Placed<'_>], setup: &Setup<'_>) -> Vec<Diagnostic> 
             continue;
         };
         read += scripts.len();
-        let writes = scripts.into_iter().find(|script| {
-            script
-                .text()
-                .is_some_and(|code| migrate::writes(code, "x-forwarded-proto"))
-        });
+        let writes = scripts.into_iter().find(|script| writes_scheme(script));
         if let Some(script) = writes {
             found.push(Diagnostic::warning(
                 &codes::LUA_LEFT_IN_PLACE,
@@ -107,11 +107,51 @@ pub(super) fn lua(holders: &[Placed<'_>], setup: &Setup<'_>) -> Vec<Diagnostic> 
                     other.title(),
                     holder.title()
                 ),
-                "take the Lua filter out; trusted-lb migrate tells what of it the plugin has to do",
+                TAKE_OUT,
             ));
         }
     }
     found
+}
+
+/// Lua filters in the connection manager of a plugin, in Envoy's own configuration.
+pub(super) fn lua_beside(plugins: &[Plugin]) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut read = 0;
+    let mut known: Vec<&Rc<Chain>> = Vec::new();
+    for plugin in plugins {
+        let (Some(chain), Some(config)) = (&plugin.chain, &plugin.loaded.config) else {
+            continue;
+        };
+        let leaves_it = config.trusted_load_balancers.is_empty() || config.mode == Mode::Shadow;
+        if leaves_it || read >= MOST_SCRIPTS || known.iter().any(|other| Rc::ptr_eq(other, chain)) {
+            continue;
+        }
+        known.push(chain);
+        read += chain.scripts.len();
+        let writes = chain.scripts.iter().find(|script| writes_scheme(script));
+        found.extend(writes.map(|script| {
+            Diagnostic::warning(
+                &codes::LUA_LEFT_IN_PLACE,
+                &plugin.source,
+                script.span.start..script.span.start + 1,
+                format!(
+                    "this script writes x-forwarded-proto beside {}: one of them overwrites the other",
+                    plugin.holder
+                ),
+                TAKE_OUT,
+            )
+        }));
+    }
+    found
+}
+
+const TAKE_OUT: &str =
+    "take the Lua filter out; trusted-lb migrate tells what of it the plugin has to do";
+
+fn writes_scheme(script: &Located) -> bool {
+    let code = script.text();
+    code.is_some_and(|code| migrate::writes(code, "x-forwarded-proto"))
 }
 
 /// The Lua of a resource.
@@ -121,7 +161,7 @@ fn scripts(resource: &Resource) -> Vec<&Located> {
         "EnvoyFilter" => {
             for patch in resource.items(&["spec", "configPatches"]) {
                 let value = patch.at(&["patch", "value"]);
-                inline(value, 0, &mut found);
+                found.extend(value.map(plugins::scripts).unwrap_or_default());
             }
         }
         "TrafficExtension" => found.extend(resource.at(&["spec", "lua", "inlineCode"])),
@@ -132,25 +172,4 @@ fn scripts(resource: &Resource) -> Vec<&Located> {
         _ => {}
     }
     found
-}
-
-/// Deeper than any script stands in a patch.
-const MOST_LEVELS: usize = 8;
-
-fn inline<'l>(value: Option<&'l Located>, depth: usize, found: &mut Vec<&'l Located>) {
-    let Some(value) = value.filter(|_| depth < MOST_LEVELS) else {
-        return;
-    };
-    if let Some(code) = value.proto("inline_code") {
-        found.push(code);
-    }
-    let is_script = value
-        .any()
-        .is_some_and(|(kind, _)| kind == "envoy.extensions.filters.http.lua.v3.Lua");
-    if is_script && let Some(code) = value.proto_at(&["default_source_code", "inline_string"]) {
-        found.push(code);
-    }
-    for field in value.fields() {
-        inline(Some(&field.value), depth + 1, found);
-    }
 }

@@ -1,7 +1,10 @@
 //! Several plugins of ours on one workload.
 
+use std::rc::Rc;
+
 use super::Ours;
 use crate::cli::files::Located;
+use crate::cli::plugins::{Chain, Plugin};
 use crate::cli::report::{Diagnostic, codes};
 use crate::cli::setup::{Reach, Resource, Setup, gateways};
 use crate::config::Mode;
@@ -51,6 +54,40 @@ pub(super) fn findings(ours: &[Ours<'_, '_>], setup: &Setup<'_>) -> Vec<Diagnost
             ));
         }
         earlier.push(place);
+    }
+    found
+}
+
+/// Plugins of ours in the same connection manager of Envoy's own configuration. Each is named once.
+pub(super) fn beside(plugins: &[Plugin]) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut earlier: Vec<(&Rc<Chain>, &Plugin)> = Vec::new();
+    for plugin in plugins {
+        let (Some(chain), Some(config)) = (&plugin.chain, &plugin.loaded.config) else {
+            continue;
+        };
+        if config.mode == Mode::Shadow {
+            continue;
+        }
+        let first = earlier.iter().find(|(other, _)| Rc::ptr_eq(other, chain));
+        // A running Envoy may have the same one on several listeners.
+        if let Some((_, first)) = first
+            && first.document.span != plugin.document.span
+        {
+            found.push(Diagnostic::warning(
+                &codes::SEVERAL_PLUGINS,
+                &plugin.source,
+                plugin.document.start(),
+                format!(
+                    "{} is the second of ours in this connection manager: both run, and the later one overwrites what the other wrote",
+                    plugin.holder
+                ),
+                "put everything into one configuration, or let the one with the rules be last",
+            ));
+        }
+        if first.is_none() {
+            earlier.push((chain, plugin));
+        }
     }
     found
 }
