@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use istio_lab::gateway::{
-    self, ELSEWHERE, HTTP, LOAD_BALANCER, Options, STATUS, expect, extensions, get, metric,
-    outcome, outcome_of, send,
+    self, ELSEWHERE, HTTP, HTTPS, LOAD_BALANCER, Options, STATUS, expect, extensions, get,
+    http_filters, metric, outcome, outcome_of, send,
 };
 use istio_lab::lab::{DIRECT_PEER, Lab};
 use istio_lab::load;
@@ -55,6 +55,10 @@ pub const TESTS: &[Test<Lab>] = &[
     (
         "two plugins on one gateway both run, and a configuration without rules leaves the scheme alone",
         two_plugins,
+    ),
+    (
+        "a plugin with mode: SERVER never reaches a gateway, one for a port reaches the listener of that port",
+        by_match,
     ),
     (
         "the agent's page for Prometheus has the filter's counters and its own",
@@ -392,6 +396,34 @@ fn two_plugins(lab: &mut Lab) {
         &get(ELSEWHERE, "/").with(&[("x-forwarded-proto", "https")]),
         "200 http",
     );
+}
+
+fn by_match(lab: &mut Lab) {
+    let of = |name: &str, matches: &Value| {
+        let mut plugin = plugin();
+        plugin["metadata"]["name"] = json!(name);
+        plugin["spec"]["match"] = json!([matches]);
+        plugin
+    };
+    let ports = |port: u16| json!({"mode": "CLIENT", "ports": [{"number": port}]});
+    let plugins = [
+        of("for-servers", &json!({"mode": "SERVER"})),
+        of("for-clients", &json!({"mode": "CLIENT"})),
+        of("for-plain", &ports(HTTP.port())),
+        of("for-tls", &ports(HTTPS.port())),
+    ];
+    lab.serve(&text(&plugins), &Options::default());
+    expect(&get(LOAD_BALANCER, "/"), TRUSTED);
+    let on = |port: u16| {
+        let filters = http_filters(port);
+        plugins
+            .iter()
+            .filter_map(|plugin| plugin["metadata"]["name"].as_str())
+            .filter(|name| filters.iter().any(|filter| filter.contains(name)))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(on(HTTP.port()), ["for-clients", "for-plain"]);
+    assert_eq!(on(HTTPS.port()), ["for-clients", "for-tls"]);
 }
 
 fn counters(lab: &mut Lab) {

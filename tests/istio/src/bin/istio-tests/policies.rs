@@ -123,9 +123,19 @@ fn gateway_api(lab: &mut Lab) {
     plugin["spec"]["pluginConfig"]["trustedLoadBalancers"][0]["match"] =
         json!({"ipBlocks": ["10.0.12.0/24"]});
     plugin["spec"]["pluginConfig"]["routes"] = json!([{"name": "timed", "match": {"paths": [{"prefix": "/timed"}]}, "timeout": "inherit"}]);
+    // A plugin's ports are those of the container's listeners, not the Service's.
+    plugin["spec"]["match"] = json!([{"ports": [{"number": HTTP.port()}]}]);
+    let mut of_service_port = plugin.clone();
+    of_service_port["metadata"]["name"] = json!("of-service-port");
+    of_service_port["spec"]["match"] = json!([{"ports": [{"number": 80}]}]);
     // Without the Gateway of Istio's API that all other tests have.
     let service = documents(&lab.base()).remove(1);
-    let mut manifests = vec![service, http_route("routes", &rules), plugin];
+    let mut manifests = vec![
+        service,
+        http_route("routes", &rules),
+        plugin,
+        of_service_port,
+    ];
     manifests.extend(gateway_api_objects());
     lab.apply(&text(&manifests));
     lab.apply(&file(DIRECT_PEER));
@@ -141,6 +151,11 @@ fn gateway_api(lab: &mut Lab) {
     expect(
         &get(ELSEWHERE, "/shop").with(&[("x-forwarded-proto", "https")]),
         "301",
+    );
+    let filters = http_filters(HTTP.port());
+    assert!(
+        !filters.iter().any(|name| name.contains("of-service-port")),
+        "{filters:?}"
     );
     expect(&get(LOAD_BALANCER, "/loop"), "301");
     expect(&get(ELSEWHERE, "/own"), "200 https");
