@@ -79,7 +79,7 @@ codes! {
         "Two plugins of ours are for the same workload. Both run, and the later one overwrites the headers that the other wrote.",
         "Put everything into one configuration.";
     PORT_WITHOUT_LISTENER = "port-without-listener",
-        "A rule's `ports` are those of the gateway's container. No listener of the Gateway has this one, so that the rule never holds for it. Envoy Gateway adds 10000 to ports below 1024.",
+        "The `ports` of a rule, those of a WasmPlugin's own `match`, and `portNumber` of an EnvoyFilter are those of the gateway's container, not the Service's. No listener of the Gateway has this one, so that the rule never holds for it, or the plugin isn't loaded for it. Envoy Gateway adds 10000 to ports below 1024.",
         "Write the container's port; docs/installations.md has a table.";
     REPLACED_BY_POLICY = "replaced-by-policy",
         "Envoy Gateway applies one EnvoyExtensionPolicy. One on a route or a listener replaces that of the Gateway, unless it has a mergeType, and of two on the same Gateway the older one applies. The filter isn't there then.",

@@ -268,6 +268,48 @@ fn a_port_of_the_service_is_not_the_containers() {
             expected,
             "{port} {target}"
         );
+        // The plugin's own ports are the same ones.
+        let own = usual("a", &format!("match: [{{ports: [{{number: {port}}}]}}]"));
+        let manifests = format!("{own}{pods}{}", service(target));
+        assert_eq!(findings(&manifests), expected, "{port} {target}");
+        let filter = format!(
+            "---\napiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {{name: f, namespace: edge}}\nspec:\n  \
+             workloadSelector: {{labels: {{istio: ingress}}}}\n  configPatches:\n  - applyTo: HTTP_FILTER\n    \
+             match: {{context: GATEWAY, listener: {{portNumber: {port}}}}}\n    patch:\n      operation: INSERT_FIRST\n      value:\n        \
+             name: trusted-lb\n        typed_config:\n          \"@type\": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm\n          \
+             config:\n            vm_config: {{runtime: envoy.wasm.runtime.v8, code: {{local: {{filename: /trusted_lb.wasm}}}}}}\n            \
+             configuration:\n              \"@type\": type.googleapis.com/google.protobuf.StringValue\n              \
+             value: '{{\"defaults\": {{\"timeout\": \"5s\"}}}}'\n"
+        );
+        let manifests = format!("{filter}{pods}{}", service(target));
+        assert_eq!(findings(&manifests), expected, "{port} {target}");
     }
     assert_eq!(findings(&format!("{}{pods}", plugin(443))), [""; 0]);
+    // Istio deploys no pods for a Gateway with addresses: the Service is somebody's own.
+    let gateway = |spec: &str| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: public, namespace: edge}}\nspec:\n  \
+             gatewayClassName: istio\n  {spec}listeners: [{{name: http, port: 80, protocol: HTTP}}]\n"
+        )
+    };
+    let of_gateway = |port: u16| {
+        plugin(port).replace(
+            "selector: {matchLabels: {istio: ingress}}",
+            "targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: public}]",
+        )
+    };
+    let pods = pods.replace(
+        "istio: ingress",
+        "gateway.networking.k8s.io/gateway-name: public",
+    );
+    let own = "addresses: [{type: Hostname, value: g.edge.svc.cluster.local}]\n  ";
+    for (port, spec, expected) in [
+        (80, "", &[][..]),
+        (8080, "", &[never]),
+        (80, own, &[]),
+        (8080, own, &[]),
+    ] {
+        let manifests = [of_gateway(port), pods.clone(), gateway(spec)].concat();
+        assert_eq!(findings(&manifests), expected, "{port} {spec}");
+    }
 }

@@ -94,6 +94,25 @@ fn http_route(name: &str, rules: &Value) -> Value {
     })
 }
 
+/// A filter that changes nothing, on the listener with this port.
+fn nothing_on_port(port: u16) -> Value {
+    json!({
+        "apiVersion": "networking.istio.io/v1alpha3", "kind": "EnvoyFilter",
+        "metadata": {"name": format!("nothing-on-{port}"), "namespace": NAMESPACE},
+        "spec": {"configPatches": [{
+            "applyTo": "HTTP_FILTER",
+            "match": {"context": "GATEWAY", "listener": {
+                "portNumber": port,
+                "filterChain": {"filter": {"name": "envoy.filters.network.http_connection_manager"}},
+            }},
+            "patch": {"operation": "INSERT_FIRST", "value": {
+                "name": format!("nothing-on-{port}"),
+                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"},
+            }},
+        }]},
+    })
+}
+
 fn gateway_api(lab: &mut Lab) {
     let backend = json!([{"group": "networking.istio.io", "kind": "Hostname", "name": "echo.internal", "port": 80}]);
     let https = json!({"requestRedirect": {"scheme": "https", "statusCode": 301}, "type": "RequestRedirect"});
@@ -136,6 +155,7 @@ fn gateway_api(lab: &mut Lab) {
         plugin,
         of_service_port,
     ];
+    manifests.extend([nothing_on_port(80), nothing_on_port(HTTP.port())]);
     manifests.extend(gateway_api_objects());
     lab.apply(&text(&manifests));
     lab.apply(&file(DIRECT_PEER));
@@ -153,10 +173,13 @@ fn gateway_api(lab: &mut Lab) {
         "301",
     );
     let filters = http_filters(HTTP.port());
-    assert!(
-        !filters.iter().any(|name| name.contains("of-service-port")),
-        "{filters:?}"
-    );
+    let of_service_port = filters.iter().find(|name| name.contains("of-service-port"));
+    assert_eq!(of_service_port, None);
+    let of_filters: Vec<&String> = filters
+        .iter()
+        .filter(|name| name.contains("nothing"))
+        .collect();
+    assert_eq!(of_filters, [&format!("nothing-on-{}", HTTP.port())]);
     expect(&get(LOAD_BALANCER, "/loop"), "301");
     expect(&get(ELSEWHERE, "/own"), "200 https");
     let timeout = |path: &str| {
