@@ -1,9 +1,10 @@
-//! What is fuzzed. `./build.sh fuzz` runs it under libFuzzer; `tests/native/fuzz_corpus.rs` replays the corpus and tries a little more.
+//! What is fuzzed. `./build.sh fuzz` runs it under libFuzzer; `tests/native/fuzz_corpus.rs` and `tests/cli/fuzz_corpus.rs` replay the
+//! corpus and try a little more.
 
 mod files;
+mod filter;
 mod lua;
-mod targets;
 
 pub use files::files;
+pub use filter::{configuration, decide, peer, signals};
 pub use lua::lua;
-pub use targets::{configuration, decide, peer, signals};

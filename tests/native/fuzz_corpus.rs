@@ -2,8 +2,8 @@
 //! thoroughly.
 
 #[allow(clippy::pedantic, unreachable_pub)]
-#[path = "../../fuzz/src/targets.rs"]
-mod targets;
+#[path = "../../fuzz/src/filter/mod.rs"]
+mod filter;
 
 use testkit::artifacts::repository;
 
@@ -69,20 +69,20 @@ fn replay(target: &str, run: fn(&[u8])) {
 
 #[test]
 fn any_bytes_as_configuration_are_taken_or_refused_with_a_reason() {
-    replay("configuration", targets::configuration);
+    replay("configuration", filter::configuration);
 }
 
 #[test]
 fn any_request_is_decided_as_the_rules_say() {
-    replay("decide", targets::decide);
+    replay("decide", filter::decide);
 }
 
 #[test]
 fn any_signal_means_what_its_form_says() {
-    replay("signals", targets::signals);
+    replay("signals", filter::signals);
 }
 
 #[test]
 fn any_peer_is_known_as_the_standard_library_reads_it() {
-    replay("peer", targets::peer);
+    replay("peer", filter::peer);
 }
