@@ -39,6 +39,8 @@ const KINDS: &[&str] = &[
     "StatefulSet",
     "Pod",
     "Service",
+    "Ingress",
+    "TargetGroupBinding",
     "ProxyConfig",
     "IstioOperator",
     "Istio",

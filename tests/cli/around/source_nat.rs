@@ -81,6 +81,43 @@ fn a_service_that_hides_the_load_balancers_address_is_named_where_rules_go_by_ad
 }
 
 #[test]
+fn a_load_balancer_that_sends_to_the_pods_themselves_hides_nothing() {
+    let ingress = |kind: &str, backend: &str| {
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: alb\n  namespace: edge\n  \
+             annotations: {{alb.ingress.kubernetes.io/target-type: {kind}}}\nspec: {backend}\n"
+        )
+    };
+    let path = |name: &str| {
+        format!(
+            "{{rules: [{{http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: {name}, port: {{number: 80}}}}}}}}]}}}}]}}"
+        )
+    };
+    let default = "{defaultBackend: {service: {name: gateway, port: {number: 80}}}}";
+    let binding = |kind: &str, name: &str| {
+        format!(
+            "---\napiVersion: elbv2.k8s.aws/v1beta1\nkind: TargetGroupBinding\nmetadata: {{name: b, namespace: edge}}\nspec:\n  \
+             targetType: {kind}\n  serviceRef: {{name: {name}, port: 80}}\n"
+        )
+    };
+    for (more, expected) in [
+        (ingress("ip", &path("gateway")), &[][..]),
+        (ingress("ip", default), &[]),
+        (ingress("instance", &path("gateway")), HIDDEN),
+        (ingress("ip", &path("other")), HIDDEN),
+        (binding("ip", "gateway"), &[]),
+        (binding("instance", "gateway"), HIDDEN),
+        (binding("ip", "other"), HIDDEN),
+    ] {
+        assert_eq!(
+            findings(&format!("{PLUGIN}{SERVICE}{more}")),
+            expected,
+            "{more}"
+        );
+    }
+}
+
+#[test]
 fn envoy_gateways_service_is_that_of_its_gateway() {
     let policy = "---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: EnvoyExtensionPolicy\nmetadata: {name: edge, namespace: edge}\nspec:\n  \
                   targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: public}]\n  wasm:\n  - name: trusted-lb\n    \
