@@ -305,7 +305,7 @@ fn overwritten_signals(config: &Config, at: At<'_>) {
                     &Here::Item(&Here::Field(&Here::Field(&item, "forwardedProto"), "from"), position),
                     &"Envoy has overwritten x-forwarded-proto before this filter sees it, with this peerAddress",
                     &"take it out and use default: https or another signal; where numTrustedProxies is at least 1 \
-                      write peerAddress: forwardedFor; else copy it with an early header mutation and read \
+                      write peerAddress: filterState or forwardedFor; else copy it with an early header mutation and read \
                       header:x-lb-proto",
                 );
             }
