@@ -181,6 +181,9 @@ pub(super) struct Report {
     peer_key: Option<String>,
     /// The command that writes the configuration as Envoy's own filters, if they can say it.
     native: Option<String>,
+    /// Trusted hops that resources around the plugin set.
+    #[serde(skip)]
+    hops_of_file: Option<u32>,
     /// Headers that an early header mutation has to write for this configuration.
     #[serde(skip)]
     early_mutation_headers: Vec<String>,
@@ -283,6 +286,7 @@ impl Report {
                 .map(|operation| change(operation, received, &hidden))
                 .collect(),
             native: None,
+            hops_of_file: None,
             early_mutation_headers,
         }
     }
@@ -290,6 +294,12 @@ impl Report {
     /// With the command that writes the configuration as Envoy's own filters, if they can say it.
     pub(super) fn natively(mut self, command: Option<String>) -> Self {
         self.native = command;
+        self
+    }
+
+    /// With the trusted hops that resources around the plugin set.
+    pub(super) fn with_hops_of_file(mut self, hops: Option<u32>) -> Self {
+        self.hops_of_file = hops;
         self
     }
 
@@ -377,6 +387,11 @@ impl Report {
         if let Some(command) = &self.native {
             notes.push(format!(
                 "Envoy's own filters can decide this, for less: {command}"
+            ));
+        }
+        if let Some(hops) = self.hops_of_file {
+            notes.push(format!(
+                "numTrustedProxies is {hops}, as the file says; --num-trusted-proxies says otherwise"
             ));
         }
         if let Some(key) = &self.peer_key {

@@ -30,6 +30,7 @@ use args::{Arguments, Command, ExplainArgs, Format};
 use connection_manager::Certificate;
 use explain::{Described, Report};
 use plugins::Plugin;
+use setup::{Manager, Resource, Setup};
 
 /// Version, and commit where the build knew it.
 const VERSION: &str = match option_env!("TRUSTED_LB_VERSION") {
@@ -144,8 +145,27 @@ fn colours() -> bool {
         && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
+/// The connection manager that the resources around a plugin make, if it is the same for all of its pods. Of the
+/// filters that a configuration counts on they may not be the whole: those are taken to be there.
+fn around(plugin: &Plugin, resources: &[Resource]) -> Option<Manager> {
+    let surroundings = Setup::new(resources).surroundings(plugin);
+    match surroundings.as_slice() {
+        [one] => Some(Manager {
+            early_header_mutation: true,
+            ..one.manager.clone()
+        }),
+        _ => None,
+    }
+}
+
 /// The one configuration of a file, valid.
 fn only_configuration(path: &Path) -> Result<(Plugin, Config), Failure> {
+    let (plugin, config, _) = configuration_among(path)?;
+    Ok((plugin, config))
+}
+
+/// The one configuration of a file, valid, and the resources there.
+fn configuration_among(path: &Path) -> Result<(Plugin, Config, Vec<Resource>), Failure> {
     let source = Rc::new(files::one(path).map_err(usage)?);
     let invalid = |message: String| Failure {
         code: INVALID,
@@ -200,17 +220,23 @@ fn only_configuration(path: &Path) -> Result<(Plugin, Config), Failure> {
             shown.join("\n\n")
         )));
     };
-    Ok((plugin, config))
+    Ok((plugin, config, contents.resources))
 }
 
 fn explain(arguments: ExplainArgs) -> Result<u8, Failure> {
-    let (plugin, config) = only_configuration(&arguments.file)?;
+    let (plugin, config, resources) = configuration_among(&arguments.file)?;
     if let Some(name) = &arguments.virtual_service
         && !name.contains('/')
     {
         return Err(usage("--virtual-service: write NAMESPACE/NAME".to_owned()));
     }
     let native = native::command(&plugin).ok();
+    let around = around(&plugin, &resources);
+    let of_pods = plugin.manager.is_none() && around.is_some();
+    let manager = plugin.manager.or(around);
+    let shown = manager.as_ref().filter(|_| of_pods);
+    let hops = shown.map_or(0, |manager| manager.xff_num_trusted_hops);
+    let hops = Some(hops).filter(|hops| *hops > 0 && arguments.num_trusted_proxies.is_none());
     let described = Described {
         peer: arguments.peer,
         forwarded_for: arguments.xff,
@@ -231,7 +257,7 @@ fn explain(arguments: ExplainArgs) -> Result<u8, Failure> {
                 .map(|digest| digest.replace(':', "").to_ascii_lowercase()),
         },
         claimed: arguments.proxy_protocol,
-        manager: plugin.manager,
+        manager,
         trusted_hops: arguments.num_trusted_proxies,
         virtual_host: arguments.virtual_host,
         route: arguments.route,
@@ -266,7 +292,9 @@ fn explain(arguments: ExplainArgs) -> Result<u8, Failure> {
             .join("\n"),
     })?;
     let received = described.received(&config);
-    let report = Report::new(&config, &engine, &received).natively(native);
+    let report = Report::new(&config, &engine, &received)
+        .natively(native)
+        .with_hops_of_file(hops);
     if arguments.format == Format::Json {
         return done(&format!("{:#}\n", serde_json::json!(report)));
     }
